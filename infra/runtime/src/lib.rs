@@ -1,0 +1,3 @@
+//! Waypost's ground: what every process stands on, and nothing that decides.
+
+pub mod broker;

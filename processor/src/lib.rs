@@ -1,0 +1,6 @@
+//! Waypost's memory: machines that fold the log, the runner that drives them, and the projector that fills the
+//! read models.
+
+pub mod machine;
+pub mod registry;
+pub mod spatial;

@@ -1,0 +1,117 @@
+//! What a machine is: a pure fold of one driving topic.
+//!
+//! `apply(state, record) -> effects`: no clock, no randomness, no hash order, no I/O. The same prefix of the log
+//! gives the same state and the same effects, byte for byte. The runner gives it records, appends what it emits,
+//! and commits; a machine knows nothing of that.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use waypost_schemas::{cause::Position, event::Event, time::Micros, topic::Topic};
+
+use crate::registry::Change;
+
+/// A record of the driving topic, decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Where it stands in the log.
+    pub position: Position,
+    /// The time of its append.
+    pub append: Micros,
+    /// What it says.
+    pub event: &'a Event,
+    /// The highest registry offset that the partition has been stamped with, this record's own included; -1 where
+    /// none. The machine has been given every change up to there by [`Machine::look`], and none beyond.
+    pub registry: i64,
+}
+
+/// One record that a machine derives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effect {
+    /// The topic that it goes to.
+    pub topic: Topic,
+    /// Its key, which chooses its partition.
+    pub key: Bytes,
+    /// What it says.
+    pub event: Event,
+}
+
+/// What one record made a machine derive, in order; the place in it is the ordinal.
+#[derive(Debug, Default)]
+pub struct Effects(Vec<Effect>);
+
+impl Effects {
+    /// Adds a record to be derived.
+    pub fn emit(&mut self, topic: Topic, key: impl Into<Bytes>, event: impl Into<Event>) {
+        self.0.push(Effect { topic, key: key.into(), event: event.into() });
+    }
+    /// Takes what was emitted, leaving none.
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
+        self.0.drain(..)
+    }
+    /// How many were emitted.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+    /// Whether none was emitted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Why a machine cannot take a record: it becomes a dead letter, and the state is as before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Unfit {
+    /// A stable code, `bad_device_time` for instance.
+    pub code: &'static str,
+    /// A sentence without places, bodies or tokens.
+    pub detail: String,
+}
+
+/// One piece of a machine's state, written to a snapshot only when it changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Which piece; a machine cuts its state the same way each time.
+    pub number: u16,
+    /// Its bytes, uncompressed.
+    pub bytes: Vec<u8>,
+}
+
+/// A snapshot's chunk that a machine cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("chunk {number} of the snapshot is unreadable: {detail}")]
+pub struct Unreadable {
+    /// The chunk.
+    pub number: u16,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// A pure fold of one partition of its driving topic.
+pub trait Machine: Send + 'static {
+    /// Its name, which is part of its seqs and its group: `spatial`.
+    const NAME: &'static str;
+    /// The topic whose records cause its effects.
+    const DRIVES: Topic;
+    /// Whether it looks at the registry.
+    const LOOKS_AT_REGISTRY: bool;
+    /// The format of its chunks; a snapshot of a newer one is not read.
+    const FORMAT: u16;
+
+    /// The state of a partition of which nothing has been read.
+    fn new() -> Self;
+    /// Folds a registry change silently: no effects. Called in offset order, each once, up to the highest stamp.
+    ///
+    /// Changes are not state of a snapshot: after [`Machine::restore`] they are given again from the first up to
+    /// the snapshot's stamp, so looking must not touch what only records may change.
+    fn look(&mut self, change: &Arc<Change>);
+    /// Folds a record. It checks before it changes: on `Err` the state is as before and nothing was emitted.
+    fn apply(&mut self, input: Input<'_>, effects: &mut Effects) -> Result<(), Unfit>;
+    /// The chunks that changed since the last call; all of them at the first.
+    fn changed_chunks(&mut self) -> Vec<Chunk>;
+    /// A state made of a snapshot's chunks, in order of their numbers.
+    fn restore(chunks: Vec<Chunk>) -> Result<Self, Unreadable>
+    where
+        Self: Sized;
+}
