@@ -1,0 +1,26 @@
+//! The command line: one module per command, each with its arguments and its `run`.
+
+mod up;
+
+use std::process::ExitCode;
+
+/// Location tracking on Apache Kafka: what phones and trackers report becomes matches, exactly once.
+#[derive(Debug, clap::Parser)]
+#[command(name = "waypost", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// A command; the doc comment of a module's `Args` is its help.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Up(up::Args),
+}
+
+/// Carries out a command; its exit code, or why it could not be carried out (exit code 1).
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Up(args) => up::run(args).await,
+    }
+}
