@@ -1,6 +1,9 @@
 //! Waypost's memory: machines that fold the log, the runner that drives them, and the projector that fills the
 //! read models.
 
+pub mod checkpoint;
+pub mod dead_letter;
+pub mod intake;
 pub mod machine;
 pub mod registry;
 pub mod spatial;

@@ -90,6 +90,11 @@ impl Topic {
         }
     }
 
+    /// Whether its records are derived by machines, and so carry a seq.
+    pub fn is_derived(self) -> bool {
+        self != Self::DeadLetters && !self.spec().writers.contains(&"ingest")
+    }
+
     /// The topic's entry in the catalogue.
     pub fn spec(self) -> &'static Spec {
         match self {
@@ -101,8 +106,8 @@ impl Topic {
                 retention: None,
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 writers: &["ingest"],
-                readers: &["projector"],
-                dead_letters_by: Some("projector"),
+                readers: &[],
+                dead_letters_by: None,
             },
             Self::Acks => &Spec {
                 name: "acks",
@@ -112,8 +117,8 @@ impl Topic {
                 retention: None,
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 writers: &["ingest"],
-                readers: &["projector"],
-                dead_letters_by: Some("projector"),
+                readers: &[],
+                dead_letters_by: None,
             },
             Self::Positions => &Spec {
                 name: "positions",
@@ -165,7 +170,8 @@ impl Topic {
                 records: &[],
                 partitions: Partitions::Keyed,
                 retention: Some(DEAD_LETTERS_KEPT),
-                message_bytes_max: 4 * MIB,
+                // The largest record of any topic, and the headers that say why it is here.
+                message_bytes_max: 4 * MIB + MIB / 16,
                 writers: &["spatial", "alerts", "projector"],
                 readers: &[],
                 dead_letters_by: None,
