@@ -1,6 +1,7 @@
 //! Waypost's memory: machines that fold the log, the runner that drives them, and the projector that fills the
 //! read models.
 
+pub mod alerts;
 pub mod checkpoint;
 pub mod dead_letter;
 pub mod intake;
