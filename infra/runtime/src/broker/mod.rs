@@ -5,7 +5,10 @@
 //! without gaps. That a group's membership and its fetching are two handles lets an owner restore a partition's
 //! state first and then read from the offset which that state names.
 
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
+pub mod memory;
+pub mod topics;
+
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use waypost_schemas::{
@@ -43,6 +46,16 @@ pub enum Error {
         low: i64,
         /// The next offset to be written.
         high: i64,
+    },
+    /// A record is larger than its topic takes; nothing of its batch was queued, and the producer goes on.
+    #[error("a record of {bytes} bytes is more than the {bytes_max} that {to} takes")]
+    TooLarge {
+        /// Where it was to go.
+        to: TopicPartition,
+        /// Its size with key, headers and what the log adds.
+        bytes: usize,
+        /// The most that the topic takes.
+        bytes_max: usize,
     },
     /// Nothing can be done but to stop: an append was refused, a setting is wrong, a topic is missing.
     #[error("the broker refused: {what}")]
@@ -90,14 +103,33 @@ pub struct Outgoing {
     pub headers: Headers,
 }
 
+impl Outgoing {
+    /// What the log adds to a record at most, beside its headers: batch header, lengths, offset and time, in bytes.
+    const OVERHEAD_BYTES: usize = 128;
+
+    /// Its size in the log, at most, in bytes.
+    pub fn bytes(&self) -> usize {
+        let length = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        Self::OVERHEAD_BYTES + length(&self.key) + length(&self.value) + headers
+    }
+
+    /// Refuses a record that its topic would not take, which would be fatal to the producer.
+    fn fits(&self) -> Result<(), Error> {
+        let (to, bytes, bytes_max) = (self.to, self.bytes(), self.to.topic.spec().message_bytes_max as usize);
+        if bytes > bytes_max { Err(Error::TooLarge { to, bytes, bytes_max }) } else { Ok(()) }
+    }
+}
+
 /// Records of one partition, in offset order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The records; empty where only the end moved past what this reader skips.
+    /// The records; none where the batch says only that the end is reached.
     pub records: Vec<Incoming>,
     /// The next offset to read after this batch.
     pub next: i64,
-    /// Whether the reader had everything there was when it took this batch.
+    /// Whether the reader had everything there was when it took this batch. A feed that reaches the end says so
+    /// once, by an empty batch if need be; a feed that is opened at the end, too.
     pub at_end: bool,
 }
 
@@ -110,20 +142,45 @@ pub struct Bounds {
     pub high: i64,
 }
 
-/// What a group tells a member.
+/// Held by a member that was told to let go; dropping it says that it has.
+pub struct Release(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Release {
+    /// Makes one that calls `on_drop` when it is dropped.
+    pub fn new(on_drop: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(on_drop)))
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if let Some(on_drop) = self.0.take() {
+            on_drop();
+        }
+    }
+}
+
+impl fmt::Debug for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Release")
+    }
+}
+
+/// What a group tells a member. A change of the group revokes everything first, and then assigns anew.
 #[derive(Debug)]
 pub enum Membership {
-    /// The member now owns these, beside those that it owned.
+    /// The member now owns exactly these; none, where others have them all.
     Assigned(Vec<TopicPartition>),
-    /// The member must let these go. It commits what is durable, then drops `done`; the group waits for that, at
-    /// most as long as the session lasts. With `lost` they already belong to another, and a commit is refused.
+    /// The member must let these go, which are all that it had. It commits what is durable, then drops `done`;
+    /// the group waits for that, at most as long as the session lasts. With `lost` they already belong to another,
+    /// and a commit is refused.
     Revoked {
         /// The partitions.
         partitions: Vec<TopicPartition>,
         /// Whether it is too late for a last commit.
         lost: bool,
         /// Dropped when the member has let go.
-        done: tokio::sync::oneshot::Sender<()>,
+        done: Release,
     },
     /// The membership cannot go on; the process stops.
     Failed(Error),
@@ -140,11 +197,12 @@ pub trait Feed: Send {
 /// Fetches partitions from given offsets.
 pub trait Reader: Send + Sync {
     /// Opens a partition at an offset. An offset outside the log is [`Error::OutOfRange`] at the first batch, never
-    /// a silent jump; an offset equal to the end waits for what comes.
+    /// a silent jump; an offset equal to the end waits for what comes. A partition is open once per reader.
     fn open(&self, partition: TopicPartition, offset: i64) -> Result<Box<dyn Feed>, Error>;
 }
 
-/// Takes part in a group. Dropping it leaves the group.
+/// Takes part in a group. Dropping it ends that: the partitions go to others when the session is over, or back to
+/// the same instance if it joins before.
 pub trait Member: Send {
     /// What the group says next; cancel-safe.
     fn next(&mut self) -> Boxed<'_, Membership>;
@@ -217,4 +275,19 @@ pub trait Broker: Send + Sync {
     fn topics(&self) -> Boxed<'_, Result<Vec<TopicState>, Error>>;
     /// Creates topics of the catalogue, with `keyed` partitions where they are keyed.
     fn create(&self, topics: Vec<Topic>, keyed: i32) -> Boxed<'_, Result<(), Error>>;
+}
+
+/// The error of a partition that is open already on the same reader.
+fn open_already(partition: TopicPartition) -> Error {
+    Error::Fatal { what: format!("{partition} is open already; close its feed first") }
+}
+
+/// The error of a static member whose id another process has taken.
+fn replaced(spec: &GroupSpec) -> Error {
+    let GroupSpec { group, instance, .. } = spec;
+    Error::Fatal {
+        what: format!(
+            "another process has joined {group} as {instance}; give each process its own number with --instance"
+        ),
+    }
 }
