@@ -9,6 +9,7 @@
 pub mod cause;
 pub mod codec;
 pub mod event;
+pub mod example;
 pub mod frame;
 pub mod header;
 pub mod id;
@@ -16,3 +17,4 @@ pub mod partition;
 pub mod place;
 pub mod time;
 pub mod topic;
+pub mod topics_page;

@@ -58,7 +58,7 @@ const MIB: u32 = 1024 * 1024;
 const MESSAGE_BYTES_MAX: u32 = MIB + 12;
 
 /// How long a dead letter is kept: 30 days.
-const DEAD_LETTERS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const DEAD_LETTERS_KEPT: Duration = Duration::from_hours(30 * 24);
 
 impl Topic {
     /// Every topic, in the order of the way of the data.
