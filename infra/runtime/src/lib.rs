@@ -1,5 +1,16 @@
 //! Waypost's ground: what every process stands on, and nothing that decides.
+//!
+//! A process loads its settings ([`config`]), starts to tell what it does ([`telemetry`], [`health`]), runs tasks
+//! that stop together ([`lifecycle`]), serves HTTP ([`http`]) to those who show a token ([`auth`]), and stands on
+//! the log ([`broker`]) and on Postgres ([`postgres`]). The only clock is in [`clock`].
 
+pub mod auth;
 pub mod broker;
-
+pub mod clock;
+pub mod config;
 pub mod datadir;
+pub mod health;
+pub mod http;
+pub mod lifecycle;
+pub mod postgres;
+pub mod telemetry;

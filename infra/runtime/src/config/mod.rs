@@ -1,0 +1,15 @@
+//! Settings: each declared once in [`rows`], resolved as flag, then `WAYPOST_*`, then TOML file, then default.
+//!
+//! [`Config::load`] reads all of them, knows where each value came from, and refuses names that it does not know;
+//! [`Config::settings`] is the typed form, of which each piece takes its own part.
+
+mod load;
+mod near;
+mod rows;
+mod value;
+
+pub use load::{Config, Error, Fault, Setting, Source, Sources, environment};
+pub use rows::{
+    Auth, Http, Ingest, Kafka, Log, Postgres, Processor, Projector, Row, Settings, Shutdown, Snapshots, Topics,
+};
+pub use value::{Properties, Secret, SecretUrl};

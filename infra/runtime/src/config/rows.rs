@@ -1,0 +1,181 @@
+//! The table of settings. A new setting is one new line here.
+
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use waypost_schemas::time::Micros;
+
+use super::{
+    load::{Fault, Resolved},
+    value::{Properties, Secret, SecretUrl, Value},
+};
+use crate::telemetry::Format;
+
+/// A setting's declaration.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its name in the TOML file, `ingest.accept_timeout_ms`.
+    pub key: &'static str,
+    /// What it is when nobody sets it, as text.
+    pub default: &'static str,
+    /// The bounds of a number, or of a text's length in bytes.
+    pub bounds: RangeInclusive<u64>,
+    /// What it counts: `ms`, `bytes`, `records`.
+    pub unit: &'static str,
+    /// What it does, in one sentence.
+    pub doc: &'static str,
+    /// Writes a value as it may be shown, without secrets.
+    pub(super) show: fn(&str) -> String,
+}
+
+macro_rules! settings {
+    (
+        $($field:ident: $type:ty = $key:literal, $default:literal, $bounds:expr, $unit:literal, $doc:literal;)*
+        $(
+            #[$about:meta]
+            $section:ident: $Section:ident {
+                $($part:ident: $part_type:ty = $part_key:literal, $part_default:literal, $part_bounds:expr,
+                    $part_unit:literal, $part_doc:literal;)*
+            }
+        )*
+    ) => {
+        /// Every setting.
+        pub const ROWS: &[Row] = &[
+            $(row!($type, $key, $default, $bounds, $unit, $doc),)*
+            $($(row!($part_type, $part_key, $part_default, $part_bounds, $part_unit, $part_doc),)*)*
+        ];
+
+        /// All settings, typed.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $(#[doc = $doc] pub $field: $type,)*
+            $($(#[$about])* pub $section: $Section,)*
+        }
+        $(
+            $(#[$about])*
+            #[derive(Clone, Debug)]
+            pub struct $Section {
+                $(#[doc = $part_doc] pub $part: $part_type,)*
+            }
+        )*
+
+        impl Settings {
+            /// Reads every setting; all that are wrong are in `faults`.
+            pub(super) fn read(resolved: &Resolved, faults: &mut Vec<Fault>) -> Option<Self> {
+                let mut rows = ROWS.iter();
+                // Every row is read before anything is given up, so that all faults are told at once.
+                $(let $field = <$type>::read(resolved, rows.next()?, faults);)*
+                $(
+                    $(let $part = <$part_type>::read(resolved, rows.next()?, faults);)*
+                    let $section = (|| Some($Section { $($part: $part?,)* }))();
+                )*
+                Some(Self { $($field: $field?,)* $($section: $section?,)* })
+            }
+        }
+    };
+}
+
+macro_rules! row {
+    ($type:ty, $key:literal, $default:literal, $bounds:expr, $unit:literal, $doc:literal) => {
+        Row {
+            key: $key,
+            default: $default,
+            bounds: $bounds,
+            unit: $unit,
+            doc: $doc,
+            show: <$type as Value>::show,
+        }
+    };
+}
+
+/// The bounds of what has a bound by its form: a switch, a time.
+const ANY: RangeInclusive<u64> = 0..=u64::MAX;
+/// The bounds of a text that may be empty, which means none.
+const TEXT: RangeInclusive<u64> = 0..=4_096;
+/// The bounds of a duration in milliseconds that must not be nothing: up to a day.
+const MS: RangeInclusive<u64> = 1..=86_400_000;
+/// The bounds of a size in bytes: up to 1 GiB.
+const BYTES: RangeInclusive<u64> = 1_024..=1_073_741_824;
+/// The bounds of a count that must not be nothing.
+const COUNT: RangeInclusive<u64> = 1..=10_000_000;
+
+settings! {
+    data_dir: PathBuf = "data_dir", "waypost-data", 1..=4_096, "path", "Where keys, snapshots and what Waypost started itself are kept.";
+    listen: SocketAddr = "listen", "127.0.0.1:7400", ANY, "address", "Where HTTP is served; port 0 takes a free one.";
+    url: String = "url", "http://127.0.0.1:7400", 1..=4_096, "URL", "The stack that commands talk to.";
+    token: Option<Secret> = "token", "", TEXT, "token", "The token that commands show; without one the data directory's operator token.";
+    instance: u32 = "instance", "1", 1..=9_999, "number", "Which processor this is; two that run at once have different numbers.";
+
+    /// How the log's broker is reached.
+    kafka: Kafka {
+        bootstrap: Option<String> = "kafka.bootstrap", "", TEXT, "host:port", "Brokers to begin with, comma-separated; without one Waypost starts its own.";
+        feed_records_max: usize = "kafka.feed_records_max", "10000", COUNT, "records", "How many fetched records of one partition may wait for their reader.";
+        feed_bytes_max: usize = "kafka.feed_bytes_max", "8388608", BYTES, "bytes", "How many fetched bytes of one partition may wait for their reader.";
+        queue_records_max: usize = "kafka.queue_records_max", "100000", COUNT, "records", "How many records a producer may hold before those who send wait.";
+        queue_bytes_max: usize = "kafka.queue_bytes_max", "67108864", BYTES, "bytes", "How many bytes a producer may hold before those who send wait.";
+        request_timeout: Duration = "kafka.request_timeout_ms", "10000", MS, "ms", "How long a question to the broker (offsets, topics) may take.";
+        session_timeout: Duration = "kafka.session_timeout_ms", "6000", 1_000..=300_000, "ms", "How long a silent member of a group keeps its partitions.";
+        properties: Properties = "kafka.properties", "", ANY, "librdkafka", "Settings of librdkafka, such as kafka.properties.\"security.protocol\"; those that a guarantee needs are refused.";
+    }
+    /// How Postgres is reached.
+    postgres: Postgres {
+        url: Option<SecretUrl> = "postgres.url", "", TEXT, "URL", "The database, postgresql://user@host/name or with host=/socket/dir; without one Waypost starts its own.";
+        connections_max: usize = "postgres.connections_max", "8", 1..=1_000, "connections", "How many connections a process holds.";
+        connect_timeout: Duration = "postgres.connect_timeout_ms", "5000", MS, "ms", "How long connecting, and waiting for a free connection, may take.";
+        query_timeout: Duration = "postgres.query_timeout_ms", "30000", MS, "ms", "How long one statement may take.";
+    }
+    /// What topics are created with.
+    topics: Topics {
+        partitions: i32 = "topics.partitions", "16", 1..=1_000, "partitions", "How many partitions each keyed topic has, for life.";
+        replication: i32 = "topics.replication", "1", 1..=32, "replicas", "How many brokers keep each record; 3 survives the loss of one.";
+    }
+    /// What ingest takes.
+    ingest: Ingest {
+        fixes_max: usize = "ingest.fixes_max", "1000", 1..=100_000, "fixes", "How many fixes one request may carry.";
+        accept_timeout: Duration = "ingest.accept_timeout_ms", "10000", MS, "ms", "How long a request waits for the broker's acknowledgement before it is told to try again.";
+        fix_at_min: Micros = "ingest.fix_at_min", "1980-01-06T00:00:00Z", ANY, "time", "The earliest device time that is taken; the default is the first day of GPS time.";
+        fix_ahead_max: Duration = "ingest.fix_ahead_ms_max", "86400000", 1_000..=3_155_760_000_000, "ms", "How far ahead of the server's clock a device time may be.";
+        zone_bytes_max: usize = "ingest.zone_bytes_max", "8388608", BYTES, "bytes", "How large a request that defines a zone may be.";
+        zone_vertices_max: usize = "ingest.zone_vertices_max", "100000", 3..=1_000_000, "vertices", "How many vertices a zone may have.";
+        registry_lag_max: Duration = "ingest.registry_lag_ms_max", "5000", MS, "ms", "How far the registry's reader may lag before this node is not ready.";
+        in_flight_max: usize = "ingest.in_flight_max", "1024", COUNT, "requests", "How many requests may wait for their append at once before more are told to try again.";
+    }
+    /// How the machines run.
+    processor: Processor {
+        commit_interval: Duration = "processor.commit_interval_ms", "1000", MS, "ms", "How often the offsets whose effects are durable are committed.";
+        batch_records_max: usize = "processor.batch_records_max", "1000", COUNT, "records", "How many records are folded before their effects are sent.";
+    }
+    /// How read models are written.
+    projector: Projector {
+        batch_records_max: usize = "projector.batch_records_max", "5000", COUNT, "records", "How many records of a partition one transaction holds.";
+        batch_wait: Duration = "projector.batch_ms", "100", MS, "ms", "How long a batch that is not full waits for more records.";
+    }
+    /// When state is written down.
+    snapshots: Snapshots {
+        interval: Duration = "snapshots.interval_ms", "30000", MS, "ms", "How often a partition's state is written, at most; ten times what the last one cost is waited too.";
+        kept: usize = "snapshots.kept", "2", 1..=100, "snapshots", "How many snapshots of a partition are kept in each place.";
+    }
+    /// What the HTTP port bears.
+    http: Http {
+        request_bytes_max: usize = "http.request_bytes_max", "1048576", BYTES, "bytes", "How large a request's body may be where its route has no limit of its own.";
+        header_bytes_max: usize = "http.header_bytes_max", "16384", 8_192..=1_048_576, "bytes", "How large a request's line and headers may be together.";
+        headers_max: usize = "http.headers_max", "64", 8..=1_000, "headers", "How many headers a request may have.";
+        header_timeout: Duration = "http.header_timeout_ms", "10000", MS, "ms", "How long a connection may take to send the headers of its next request.";
+        body_timeout: Duration = "http.body_timeout_ms", "30000", MS, "ms", "How long a request's body may take to arrive.";
+        connections_max: usize = "http.connections_max", "4096", COUNT, "connections", "How many connections may be open; more wait to be taken.";
+    }
+    /// How tokens are minted.
+    auth: Auth {
+        issuer: String = "auth.issuer", "waypost", 1..=256, "name", "Who mints the tokens that are taken.";
+        token_lifetime: Duration = "auth.token_lifetime_ms", "86400000", 1_000..=31_536_000_000, "ms", "How long a token is good for.";
+        clock_skew: Duration = "auth.clock_skew_ms", "60000", 0..=3_600_000, "ms", "How far apart the clocks of two nodes may be.";
+    }
+    /// How a process stops.
+    shutdown: Shutdown {
+        drain: Duration = "shutdown.drain_ms", "10000", MS, "ms", "How long what was begun may take to finish after a soft stop.";
+    }
+    /// What is logged, on stderr.
+    log: Log {
+        format: Format = "log.format", "auto", ANY, "format", "How log lines are written: pretty, json, or auto (pretty on a terminal).";
+        filter: String = "log.filter", "info", 1..=4_096, "filter", "What is logged: a level, or a list such as info,waypost_ingest=debug.";
+    }
+}

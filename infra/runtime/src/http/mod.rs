@@ -1,0 +1,13 @@
+//! What all of Waypost's HTTP has in common: problems, JSON bodies, and a server that bears hostile clients.
+
+mod json;
+mod observe;
+mod params;
+mod problem;
+mod server;
+
+pub use json::{BodyBytesMax, Json, body_bytes_max};
+pub use observe::observe;
+pub use params::{Path, Query};
+pub use problem::{Code, PROBLEMS, Problem, codes};
+pub use server::{Limits, serve};
