@@ -35,7 +35,9 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The filter is not one of `tracing_subscriber`'s.
-    #[error("log filter {filter:?} is not understood: it is a level or a list such as info,waypost_ingest=debug")]
+    #[error(
+        "log filter {filter:?} is not understood: it is a level or a list such as info,waypost_ingest=debug"
+    )]
     Filter {
         /// The filter.
         filter: String,

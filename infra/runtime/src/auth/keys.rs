@@ -11,8 +11,8 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation, crypto::rust_crypto, decode, decode_header, encode,
-    errors::ErrorKind, jwk::Jwk,
+    Algorithm, DecodingKey, EncodingKey, Header, Validation, crypto::rust_crypto, decode, decode_header,
+    encode, errors::ErrorKind, jwk::Jwk,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -242,7 +242,9 @@ impl Keys {
         if header.kid.as_deref() != Some(&self.kid) {
             return Err(Refusal::Bad("the token is signed by a key that is not known here"));
         }
-        let body = decode::<Body>(token, &self.check, &self.validation).map_err(|error| refusal(error.kind()))?.claims;
+        let body = decode::<Body>(token, &self.check, &self.validation)
+            .map_err(|error| refusal(error.kind()))?
+            .claims;
         self.in_time(&body, now)?;
         let user = UserId::new(body.sub).map_err(|_| Refusal::Bad("the token's sub is no user id"))?;
         let device = DeviceName::new(body.dev.unwrap_or_else(|| user.to_string()))
@@ -268,7 +270,8 @@ impl Keys {
 
     fn test(&self) -> Result<(), Error> {
         let message = b"waypost";
-        let signature = jsonwebtoken::crypto::sign(message, &self.sign, Algorithm::EdDSA).map_err(Error::Crypto)?;
+        let signature =
+            jsonwebtoken::crypto::sign(message, &self.sign, Algorithm::EdDSA).map_err(Error::Crypto)?;
         match jsonwebtoken::crypto::verify(&signature, message, &self.check, Algorithm::EdDSA) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::Crypto(ErrorKind::InvalidSignature.into())),
@@ -282,7 +285,9 @@ fn refusal(kind: &ErrorKind) -> Refusal {
         ErrorKind::InvalidSignature => "the token's signature is wrong",
         ErrorKind::InvalidIssuer => "the token's iss is another",
         ErrorKind::InvalidAudience => "the token's aud is not waypost",
-        ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => "the token lacks a claim: sub, role, iss, aud, iat, exp",
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => {
+            "the token lacks a claim: sub, role, iss, aud, iat, exp"
+        }
         _ => "the token is broken",
     })
 }

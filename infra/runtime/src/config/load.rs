@@ -49,20 +49,20 @@ impl fmt::Display for Source {
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// A name that is no setting.
-    #[error("{source}: {name} is no setting{}", hint(near))]
+    #[error("{origin}: {name} is no setting{}", hint(near))]
     Unknown {
         /// Where it stands.
-        source: Source,
+        origin: Source,
         /// The name.
         name: String,
         /// Names that may have been meant.
         near: Vec<String>,
     },
     /// A value that is not what the setting takes.
-    #[error("{source}: {key} is {value:?}, but should be {expected}")]
+    #[error("{origin}: {key} is {value:?}, but should be {expected}")]
     Invalid {
         /// Where it stands.
-        source: Source,
+        origin: Source,
         /// The setting.
         key: String,
         /// The value, without secrets.
@@ -172,9 +172,7 @@ pub(super) struct Resolved(BTreeMap<String, (String, Source)>);
 
 impl Resolved {
     pub(super) fn text(&self, row: &Row) -> (&str, &Source) {
-        self.0
-            .get(row.key)
-            .map_or((row.default, &Source::Default), |(text, source)| (text.as_str(), source))
+        self.0.get(row.key).map_or((row.default, &Source::Default), |(text, source)| (text.as_str(), source))
     }
 
     /// Names, values and sources under an open key.
@@ -234,13 +232,9 @@ impl Config {
                 doc: row.doc,
             };
             all.push(setting(row.key.to_owned(), (row.show)(value), source));
-            all.extend(
-                self.resolved
-                    .under(row.key)
-                    .map(|(name, value, source)| {
-                        setting(format!("{}.{name}", row.key), show_property(name, value), source)
-                    }),
-            );
+            all.extend(self.resolved.under(row.key).map(|(name, value, source)| {
+                setting(format!("{}.{name}", row.key), show_property(name, value), source)
+            }));
         }
         all
     }
@@ -256,7 +250,8 @@ impl Config {
                 .strip_prefix(OPEN)
                 .and_then(|rest| rest.strip_prefix('.'))
                 .map_or_else(|| key.clone(), |name| format!("{OPEN}.\"{name}\""));
-            let value = if value.parse::<u64>().is_ok() { value } else { toml::Value::from(value).to_string() };
+            let value =
+                if value.parse::<u64>().is_ok() { value } else { toml::Value::from(value).to_string() };
             text.push_str(&format!("# {doc}\n{key} = {value}  # {unit}, {source}\n\n"));
         }
         text
@@ -269,7 +264,7 @@ fn take(resolved: &mut Resolved, faults: &mut Vec<Fault>, source: Source, key: &
         resolved.0.insert(key.to_owned(), (value, source));
     } else {
         let near = near(key, ROWS.iter().map(|row| row.key.to_owned()));
-        faults.push(Fault::Unknown { source, name: key.to_owned(), near });
+        faults.push(Fault::Unknown { origin: source, name: key.to_owned(), near });
     }
 }
 
@@ -302,7 +297,7 @@ fn take_env(resolved: &mut Resolved, faults: &mut Vec<Fault>, env: &BTreeMap<Str
             take(resolved, faults, source, &format!("{OPEN}.{property}"), value.clone());
         } else {
             let near = near(name, ROWS.iter().map(|row| env_name(row.key)));
-            faults.push(Fault::Unknown { source: Source::Env(name.clone()), name: name.clone(), near });
+            faults.push(Fault::Unknown { origin: Source::Env(name.clone()), name: name.clone(), near });
         }
     }
 }

@@ -10,6 +10,7 @@ mod value;
 
 pub use load::{Config, Error, Fault, Setting, Source, Sources, environment};
 pub use rows::{
-    Auth, Http, Ingest, Kafka, Log, Postgres, Processor, Projector, Row, Settings, Shutdown, Snapshots, Topics,
+    Auth, Http, Ingest, Kafka, Log, Postgres, Processor, Projector, Row, Settings, Shutdown, Snapshots,
+    Topics,
 };
 pub use value::{Properties, Secret, SecretUrl};

@@ -29,7 +29,9 @@ pub struct Row {
 
 macro_rules! settings {
     (
-        $($field:ident: $type:ty = $key:literal, $default:literal, $bounds:expr, $unit:literal, $doc:literal;)*
+        top {
+            $($field:ident: $type:ty = $key:literal, $default:literal, $bounds:expr, $unit:literal, $doc:literal;)*
+        }
         $(
             #[$about:meta]
             $section:ident: $Section:ident {
@@ -39,7 +41,7 @@ macro_rules! settings {
         )*
     ) => {
         /// Every setting.
-        pub const ROWS: &[Row] = &[
+        pub(super) const ROWS: &[Row] = &[
             $(row!($type, $key, $default, $bounds, $unit, $doc),)*
             $($(row!($part_type, $part_key, $part_default, $part_bounds, $part_unit, $part_doc),)*)*
         ];
@@ -48,10 +50,10 @@ macro_rules! settings {
         #[derive(Clone, Debug)]
         pub struct Settings {
             $(#[doc = $doc] pub $field: $type,)*
-            $($(#[$about])* pub $section: $Section,)*
+            $(#[$about] pub $section: $Section,)*
         }
         $(
-            $(#[$about])*
+            #[$about]
             #[derive(Clone, Debug)]
             pub struct $Section {
                 $(#[doc = $part_doc] pub $part: $part_type,)*
@@ -65,8 +67,10 @@ macro_rules! settings {
                 // Every row is read before anything is given up, so that all faults are told at once.
                 $(let $field = <$type>::read(resolved, rows.next()?, faults);)*
                 $(
-                    $(let $part = <$part_type>::read(resolved, rows.next()?, faults);)*
-                    let $section = (|| Some($Section { $($part: $part?,)* }))();
+                    let $section = {
+                        $(let $part = <$part_type>::read(resolved, rows.next()?, faults);)*
+                        (|| Some($Section { $($part: $part?,)* }))()
+                    };
                 )*
                 Some(Self { $($field: $field?,)* $($section: $section?,)* })
             }
@@ -99,12 +103,13 @@ const BYTES: RangeInclusive<u64> = 1_024..=1_073_741_824;
 const COUNT: RangeInclusive<u64> = 1..=10_000_000;
 
 settings! {
-    data_dir: PathBuf = "data_dir", "waypost-data", 1..=4_096, "path", "Where keys, snapshots and what Waypost started itself are kept.";
-    listen: SocketAddr = "listen", "127.0.0.1:7400", ANY, "address", "Where HTTP is served; port 0 takes a free one.";
-    url: String = "url", "http://127.0.0.1:7400", 1..=4_096, "URL", "The stack that commands talk to.";
-    token: Option<Secret> = "token", "", TEXT, "token", "The token that commands show; without one the data directory's operator token.";
-    instance: u32 = "instance", "1", 1..=9_999, "number", "Which processor this is; two that run at once have different numbers.";
-
+    top {
+        data_dir: PathBuf = "data_dir", "waypost-data", 1..=4_096, "path", "Where keys, snapshots and what Waypost started itself are kept.";
+        listen: SocketAddr = "listen", "127.0.0.1:7400", ANY, "address", "Where HTTP is served; port 0 takes a free one.";
+        url: String = "url", "http://127.0.0.1:7400", 1..=4_096, "URL", "The stack that commands talk to.";
+        token: Option<Secret> = "token", "", TEXT, "token", "The token that commands show; without one the data directory's operator token.";
+        instance: u32 = "instance", "1", 1..=9_999, "number", "Which processor this is; two that run at once have different numbers.";
+    }
     /// How the log's broker is reached.
     kafka: Kafka {
         bootstrap: Option<String> = "kafka.bootstrap", "", TEXT, "host:port", "Brokers to begin with, comma-separated; without one Waypost starts its own.";

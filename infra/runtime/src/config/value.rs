@@ -30,8 +30,8 @@ pub(super) trait Value: Sized {
             Ok(value) => Some(value),
             Err(expected) => {
                 let value = Self::show(text);
-                let source = source.clone();
-                faults.push(Fault::Invalid { source, key: row.key.to_owned(), value, expected });
+                let origin = source.clone();
+                faults.push(Fault::Invalid { origin, key: row.key.to_owned(), value, expected });
                 None
             }
         }
@@ -170,7 +170,8 @@ impl Value for SecretUrl {
         if url.starts_with("postgresql://") || url.starts_with("postgres://") {
             Ok(Self(url))
         } else {
-            Err("a URL such as postgresql://user@host:5432/name or postgresql:///name?host=/socket/dir".to_owned())
+            Err("a URL such as postgresql://user@host:5432/name or postgresql:///name?host=/socket/dir"
+                .to_owned())
         }
     }
     fn show(text: &str) -> String {
@@ -239,8 +240,8 @@ impl Value for Properties {
         // The name itself, without a property's name behind it, has no value.
         let (text, source) = resolved.text(row);
         if let Err(expected) = Self::parse(text, &row.bounds) {
-            let (source, key) = (source.clone(), row.key.to_owned());
-            faults.push(Fault::Invalid { source, key, value: MASK.to_owned(), expected });
+            let (origin, key) = (source.clone(), row.key.to_owned());
+            faults.push(Fault::Invalid { origin, key, value: MASK.to_owned(), expected });
             return None;
         }
         Some(resolved.under(row.key).map(|(name, value, _)| (name.to_owned(), value.to_owned())).collect())

@@ -49,7 +49,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         }
         let body = read(request).await?;
         let text = std::str::from_utf8(&body).map_err(|error| {
-            Problem::new(&codes::BAD_UTF8).detail(format!("byte {} of the body is not UTF-8", error.valid_up_to()))
+            Problem::new(&codes::BAD_UTF8)
+                .detail(format!("byte {} of the body is not UTF-8", error.valid_up_to()))
         })?;
         serde_json::from_str(text).map(Self).map_err(|error| {
             let mut detail = error.to_string();
@@ -74,7 +75,8 @@ async fn read(request: Request) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
     let limits = parts.extensions.get::<Limits>().copied().unwrap_or_default();
     let bytes_max = parts.extensions.get::<BodyBytesMax>().map_or(limits.request_bytes_max, |max| max.0);
-    let too_large = || Problem::new(&codes::BODY_TOO_LARGE).detail(format!("a body is at most {bytes_max} bytes"));
+    let too_large =
+        || Problem::new(&codes::BODY_TOO_LARGE).detail(format!("a body is at most {bytes_max} bytes"));
 
     let announced = body.size_hint().lower();
     let waits_for_leave = parts.headers.contains_key(header::EXPECT);

@@ -105,7 +105,8 @@ async fn accept(slots: &Arc<Semaphore>, listener: &TcpListener) -> (Option<Owned
         match listener.accept().await {
             Ok((stream, _)) => return (slot, stream),
             Err(error) => {
-                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+                {
                     tracing::warn!(%error, "accept failed; is the limit of file descriptors too low?");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }

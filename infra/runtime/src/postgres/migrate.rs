@@ -10,9 +10,8 @@ use super::pool::{Client, Error, Pool, check_version};
 const LOCK: i64 = 0x7761_7970_6f73_7401;
 
 /// Every migration; a new one is one new line here.
-const MIGRATIONS: &[Migration] = &[
-    migration(1, "schema", include_str!("../../../postgres/migrations/001_schema.sql")),
-];
+const MIGRATIONS: &[Migration] =
+    &[migration(1, "schema", include_str!("../../../postgres/migrations/001_schema.sql"))];
 
 /// One step of the schema.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +69,8 @@ async fn apply(pool: &Pool, migrations: &'static [Migration]) -> Result<Migrated
         )
         .await?;
 
-    let rows = transaction.query("SELECT number, name, sha256 FROM waypost.migration ORDER BY number", &[]).await?;
+    let rows =
+        transaction.query("SELECT number, name, sha256 FROM waypost.migration ORDER BY number", &[]).await?;
     let mut stands = Vec::new();
     for row in rows {
         let (number, name, sha256): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
@@ -86,10 +86,7 @@ async fn apply(pool: &Pool, migrations: &'static [Migration]) -> Result<Migrated
     let mut applied = Vec::new();
     for migration in migrations.iter().filter(|m| !stands.contains(&m.number)) {
         let Migration { number, name, sql } = *migration;
-        transaction
-            .batch_execute(sql)
-            .await
-            .map_err(|source| Error::Migration { number, name, source })?;
+        transaction.batch_execute(sql).await.map_err(|source| Error::Migration { number, name, source })?;
         transaction
             .execute(
                 "INSERT INTO waypost.migration (number, name, sha256) VALUES ($1, $2, $3)",

@@ -17,7 +17,9 @@ pub type Client = deadpool_postgres::Object;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL is not understood.
-    #[error("the Postgres URL is not understood; it is postgresql://user@host:5432/name, or postgresql:///name?host=/socket/dir")]
+    #[error(
+        "the Postgres URL is not understood; it is postgresql://user@host:5432/name, or postgresql:///name?host=/socket/dir"
+    )]
     Url(#[source] tokio_postgres::Error),
     /// The pool cannot be made.
     #[error("the Postgres pool cannot be made")]
@@ -35,7 +37,9 @@ pub enum Error {
         found: String,
     },
     /// The schema was made by a newer Waypost.
-    #[error("the schema has migration {number} ({name}), which this Waypost does not know: use a newer one, or another database")]
+    #[error(
+        "the schema has migration {number} ({name}), which this Waypost does not know: use a newer one, or another database"
+    )]
     Newer {
         /// The migration.
         number: i32,
@@ -43,7 +47,9 @@ pub enum Error {
         name: String,
     },
     /// A migration that has been applied is no longer what it was.
-    #[error("migration {number} ({name}) was applied with another text: released migrations are never edited")]
+    #[error(
+        "migration {number} ({name}) was applied with another text: released migrations are never edited"
+    )]
     Changed {
         /// The migration.
         number: i32,
@@ -117,7 +123,10 @@ impl Pool {
 
 pub(super) async fn check_version(client: &Client) -> Result<(), Error> {
     let row = client
-        .query_one("SELECT current_setting('server_version_num')::int, current_setting('server_version')", &[])
+        .query_one(
+            "SELECT current_setting('server_version_num')::int, current_setting('server_version')",
+            &[],
+        )
         .await?;
     if row.get::<_, i32>(0) < VERSION_MIN { Err(Error::TooOld { found: row.get(1) }) } else { Ok(()) }
 }
