@@ -2,6 +2,7 @@
 //! read models.
 
 pub mod alerts;
+pub mod bench;
 pub mod checkpoint;
 pub mod dead_letter;
 pub mod intake;

@@ -103,6 +103,26 @@ impl Index {
     }
 }
 
+/// The bare index over zones that never change: what [`crate::bench`] measures the machine against.
+#[derive(Debug, Default)]
+pub struct ZoneIndex(Index);
+
+impl ZoneIndex {
+    /// Indexes zones by their versions.
+    pub fn new(zones: impl IntoIterator<Item = Arc<Zone>>) -> Self {
+        let zones: BTreeMap<Generation, Arc<Zone>> = zones.into_iter().map(|z| (z.version, z)).collect();
+        let mut index = Index::default();
+        zones.keys().for_each(|generation| index.touch(*generation));
+        index.settle(&zones);
+        Self(index)
+    }
+
+    /// Puts the versions of the zones that a place is in into `inside`, in order, each once.
+    pub fn find(&self, place: Place, inside: &mut Vec<i64>) {
+        self.0.find(place, inside);
+    }
+}
+
 fn parts(generation: Generation, zone: &Arc<Zone>) -> Vec<Part> {
     let part =
         |(number, envelope)| Part { envelope: aabb(envelope), generation, zone: Arc::clone(zone), number };

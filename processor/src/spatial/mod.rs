@@ -13,6 +13,7 @@ mod state;
 mod view;
 pub mod zone;
 
+pub use index::ZoneIndex;
 pub use machine::{AUDIENCE_PART_USERS_MAX, SpatialMachine};
 
 /// The registry offset at which a zone was first defined since it was last absent. A zone keeps it while it is
