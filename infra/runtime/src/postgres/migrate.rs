@@ -10,8 +10,14 @@ use super::pool::{Client, Error, Pool, check_version};
 const LOCK: i64 = 0x7761_7970_6f73_7401;
 
 /// Every migration; a new one is one new line here.
-const MIGRATIONS: &[Migration] =
-    &[migration(1, "schema", include_str!("../../../postgres/migrations/001_schema.sql"))];
+const MIGRATIONS: &[Migration] = &[
+    migration(1, "schema", include_str!("../../../postgres/migrations/001_schema.sql")),
+    migration(2, "projection", include_str!("../../../postgres/migrations/002_projection.sql")),
+    migration(3, "positions", include_str!("../../../postgres/migrations/003_positions.sql")),
+    migration(4, "matches", include_str!("../../../postgres/migrations/004_matches.sql")),
+    migration(5, "inbox_entries", include_str!("../../../postgres/migrations/005_inbox_entries.sql")),
+    migration(6, "registry", include_str!("../../../postgres/migrations/006_registry.sql")),
+];
 
 /// One step of the schema.
 #[derive(Debug, Clone, Copy)]

@@ -4,4 +4,4 @@ mod migrate;
 mod pool;
 
 pub use migrate::{Migrated, migrate};
-pub use pool::{Client, Error, Pool};
+pub use pool::{Client, Error, Pool, Transaction};

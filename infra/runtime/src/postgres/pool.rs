@@ -13,6 +13,9 @@ const VERSION_MIN: i32 = 150_000;
 /// A connection of the pool; dropped, it goes back.
 pub type Client = deadpool_postgres::Object;
 
+/// A transaction on such a connection.
+pub type Transaction<'a> = deadpool_postgres::Transaction<'a>;
+
 /// What can go wrong at Postgres.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
