@@ -5,3 +5,4 @@
 //! place where anything about fixes, zones or messages is decided. The way in: [`cli::run`].
 
 pub mod cli;
+pub mod client;

@@ -1,5 +1,7 @@
 //! The command line: one module per command, each with its arguments and its `run`.
 
+mod import;
+mod progress;
 mod up;
 
 use std::process::ExitCode;
@@ -16,11 +18,13 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Up(up::Args),
+    Import(import::Args),
 }
 
 /// Carries out a command; its exit code, or why it could not be carried out (exit code 1).
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(args) => up::run(args).await,
+        Command::Import(args) => import::run(args).await,
     }
 }
