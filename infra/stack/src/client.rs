@@ -68,6 +68,14 @@ pub struct Problem {
     pub retry_after: Option<u64>,
 }
 
+impl Problem {
+    /// Which fix of a report was wrong, counted from 0: by its index, or by the detail's `fixes[7]`.
+    pub fn fix(&self) -> Option<usize> {
+        let named = || self.detail.split_once("fixes[")?.1.split_once(']')?.0.parse().ok();
+        self.index.or_else(named)
+    }
+}
+
 fn unnamed() -> String {
     "refused".to_owned()
 }
@@ -344,6 +352,8 @@ mod tests {
         let body = br#"{"type":"about:blank","title":"t","status":422,"code":"place_range","detail":"fix 3","index":3}"#;
         let known = problem(StatusCode::UNPROCESSABLE_ENTITY, Some(2), body);
         assert_eq!((known.code.as_str(), known.index, known.retry_after), ("place_range", Some(3), Some(2)));
+        let named = br#"{"code":"bad_latitude","detail":"fixes[12].lat is no latitude"}"#;
+        assert_eq!((known.fix(), problem(StatusCode::BAD_REQUEST, None, named).fix()), (Some(3), Some(12)));
         let foreign = problem(StatusCode::BAD_GATEWAY, None, b"<html>");
         assert_eq!((foreign.code.as_str(), foreign.detail.as_str()), ("http_502", "<html>"));
         assert_eq!(Error::Refused(foreign).retry_after(), Some(Duration::ZERO));

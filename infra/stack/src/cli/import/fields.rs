@@ -88,7 +88,7 @@ mod tests {
             (" a , b ", Ok(vec!["a", "b"])),
             (r#""a,b",c"#, Ok(vec!["a,b", "c"])),
             (r#""say ""hi""","""""#, Ok(vec![r#"say "hi""#, r#"""#])),
-            (r#""",x"#, Err("a quote is not closed")),
+            (r#""x,y"#, Err("a quote is not closed")),
             (r#""a" b,c"#, Err("a closing quote is not followed by a comma")),
             (r#"a"b,c"#, Ok(vec![r#"a"b"#, "c"])),
         ] {

@@ -19,9 +19,9 @@ use waypost_runtime::{
 use self::{
     lanes::Lanes,
     post::{Answer, Poster},
-    rows::{Bad, Chunk, Source},
+    rows::{Bad, Chunk},
 };
-use super::progress::Progress;
+use super::{file::Source, progress::Progress};
 use crate::client::{self, Client};
 
 /// How many lanes may have a request in flight: enough that small requests do not wait for each other's append.
@@ -130,7 +130,7 @@ impl Summary {
 }
 
 /// Imports to the end, or until it is stopped or cannot go on; the summary tells what was taken in any case.
-pub(super) async fn import(
+async fn import(
     client: &Client,
     source: Source,
     stop: &Lifecycle,
@@ -158,7 +158,7 @@ fn read_aside(source: Source) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Ch
     let (to, from) = mpsc::channel(CHUNKS_AHEAD_MAX);
     std::thread::Builder::new()
         .name("import-reader".to_owned())
-        .spawn(move || source.read(&to))
+        .spawn(move || rows::read(source, &to))
         .context("cannot start a thread")?;
     Ok(from)
 }

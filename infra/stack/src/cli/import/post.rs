@@ -118,7 +118,7 @@ fn body(device: &str, batch: &Batch) -> Vec<u8> {
 /// Takes out of a batch the fix that was refused, or all of them where the refusal names none.
 fn refuse(batch: &mut Batch, problem: &Problem, refused: &mut Vec<Bad>) {
     let why = problem.to_string();
-    match problem.index.and_then(|index| batch.remove(index)) {
+    match problem.fix().and_then(|index| batch.remove(index)) {
         Some(line) => refused.push(Bad { line, why }),
         None => {
             refused.extend(batch.lines().map(|line| Bad { line, why: why.clone() }));

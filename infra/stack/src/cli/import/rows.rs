@@ -4,14 +4,8 @@
 //! through as the text that they were, so that a coordinate reaches the log as it stood in the file.
 
 use std::{
-    fs::File,
     io::{BufRead, BufReader, Read, Write as _},
     ops::Range,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
 };
 
 use anyhow::Context as _;
@@ -19,6 +13,7 @@ use tokio::sync::mpsc;
 use waypost_schemas::{id::DeviceId, place::Place, time::Micros};
 
 use super::fields::Fields;
+use crate::cli::file::Source;
 
 /// The longest line that is looked at; a longer one is a bad line.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -83,98 +78,44 @@ impl Chunk {
     }
 }
 
-/// A file, opened and unpacked.
-pub(super) struct Source {
-    reader: Box<dyn Read + Send>,
-    read: Arc<AtomicU64>,
-    /// Its length on disk, where it has one.
-    pub(super) bytes: Option<u64>,
-}
-
-/// Counts what is read of the file as it lies on disk.
-struct Counted<R>(R, Arc<AtomicU64>);
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.0.read(buffer)?;
-        self.1.fetch_add(n as u64, Ordering::Relaxed);
-        Ok(n)
-    }
-}
-
-impl Source {
-    /// Opens a file, or standard input for `-`; gzip is known by its first two bytes.
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
-        if path == Path::new("-") {
-            return Self::unpack(std::io::stdin(), None).context("cannot read standard input");
-        }
-        let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
-        let metadata = file.metadata().with_context(|| format!("cannot open {shown}"))?;
-        anyhow::ensure!(!metadata.is_dir(), "{shown} is a directory, not a CSV file");
-        let bytes = metadata.is_file().then_some(metadata.len());
-        Self::unpack(file, bytes).with_context(|| format!("cannot read {shown}"))
-    }
-
-    /// A file that is all here, for tests.
-    #[cfg(test)]
-    pub(super) fn of_text(text: &str) -> Self {
-        Self::unpack(std::io::Cursor::new(text.as_bytes().to_vec()), None).expect("memory can be read")
-    }
-
-    fn unpack(raw: impl Read + Send + 'static, bytes: Option<u64>) -> std::io::Result<Self> {
-        let read = Arc::new(AtomicU64::new(0));
-        let mut counted = Counted(raw, Arc::clone(&read));
-        let mut first = Vec::with_capacity(2);
-        (&mut counted).take(2).read_to_end(&mut first)?;
-        let packed = first == [0x1f, 0x8b];
-        let whole = std::io::Cursor::new(first).chain(counted);
-        let reader: Box<dyn Read + Send> = if packed {
-            Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(READ_BYTES, whole)))
-        } else {
-            Box::new(whole)
-        };
-        Ok(Self { reader, read, bytes })
-    }
-
-    /// Reads to the end, in chunks; an error is the last thing sent. Stops early where nobody listens any more.
-    ///
-    /// Blocks: it is for a thread of its own. A chunk is sent before the next read could wait, so that what comes
-    /// through a pipe goes on at once.
-    pub(super) fn read(self, to: &mpsc::Sender<anyhow::Result<Chunk>>) {
-        let mut lines = Lines { reader: BufReader::with_capacity(READ_BYTES, self.reader), number: 0, line: vec![] };
-        let mut chunk = Chunk::default();
-        let ended = (|| -> anyhow::Result<()> {
-            anyhow::ensure!(lines.advance()?, "the file is empty; its first line names the columns");
-            let columns = Columns::of(&lines.line)?;
-            loop {
-                if lines.would_wait() && !chunk.is_empty() {
-                    chunk.read = self.read.load(Ordering::Relaxed);
-                    if to.blocking_send(Ok(std::mem::take(&mut chunk))).is_err() {
-                        return Ok(());
-                    }
-                }
-                if !lines.advance()? {
+/// Reads to the end, in chunks; an error is the last thing sent. Stops early where nobody listens any more.
+///
+/// Blocks: it is for a thread of its own. A chunk is sent before the next read could wait, so that what comes
+/// through a pipe goes on at once.
+pub(super) fn read(source: Source, to: &mpsc::Sender<anyhow::Result<Chunk>>) {
+    let read = source.counter();
+    let mut lines = Lines { reader: BufReader::with_capacity(READ_BYTES, source), number: 0, line: vec![] };
+    let mut chunk = Chunk::default();
+    let ended = (|| -> anyhow::Result<()> {
+        anyhow::ensure!(lines.advance()?, "the file is empty; its first line names the columns");
+        let columns = Columns::of(&lines.line)?;
+        loop {
+            if lines.would_wait() && !chunk.is_empty() {
+                chunk.read = read.bytes();
+                if to.blocking_send(Ok(std::mem::take(&mut chunk))).is_err() {
                     return Ok(());
                 }
-                let line = lines.line.trim_ascii();
-                if !line.is_empty() {
-                    let taken = if line.len() > LINE_BYTES_MAX {
-                        Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"))
-                    } else {
-                        columns.take(lines.number, line, &mut chunk)
-                    };
-                    if let Err(why) = taken {
-                        chunk.bad.push(Bad { line: lines.number, why });
-                    }
+            }
+            if !lines.advance()? {
+                return Ok(());
+            }
+            let line = lines.line.trim_ascii();
+            if !line.is_empty() {
+                let taken = if line.len() > LINE_BYTES_MAX {
+                    Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"))
+                } else {
+                    columns.take(lines.number, line, &mut chunk)
+                };
+                if let Err(why) = taken {
+                    chunk.bad.push(Bad { line: lines.number, why });
                 }
             }
-        })();
-        chunk.read = self.read.load(Ordering::Relaxed);
-        let _ = to.blocking_send(Ok(chunk));
-        if let Err(error) = ended {
-            let _ = to.blocking_send(Err(error.context(format!("after line {}", lines.number))));
         }
+    })();
+    chunk.read = read.bytes();
+    let _ = to.blocking_send(Ok(chunk));
+    if let Err(error) = ended {
+        let _ = to.blocking_send(Err(error.context(format!("after line {}", lines.number))));
     }
 }
 

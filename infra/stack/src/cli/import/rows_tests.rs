@@ -6,9 +6,9 @@ use super::*;
 
 /// Reads a whole text: the fixes as `line device json`, the bad lines as `line why`, and how it ended.
 fn read(file: &[u8]) -> (Vec<String>, Vec<String>, Result<(), String>) {
-    let source = Source::unpack(std::io::Cursor::new(file.to_vec()), None).unwrap();
+    let source = Source::of_bytes(file.to_vec());
     let (to, mut from) = mpsc::channel(1_000);
-    source.read(&to);
+    super::read(source, &to);
     drop(to);
     let (mut good, mut bad, mut ended) = (vec![], vec![], Ok(()));
     while let Ok(chunk) = from.try_recv() {

@@ -69,7 +69,7 @@ fn client(url: &str) -> Client {
 
 async fn import_text(client: &Client, text: &str) -> (Summary, Option<String>) {
     let progress = Progress::begin(None, "fixes", Clock::system());
-    let source = Source::of_text(text);
+    let source = Source::of_bytes(text.as_bytes().to_vec());
     let (summary, failure) = import(client, source, &Lifecycle::new(), &progress).await;
     (summary, failure.map(|e| format!("{e:#}")))
 }
@@ -137,7 +137,7 @@ async fn a_stop_ends_an_import_that_waits_for_its_stack() {
     let client = client(&format!("http://{unused}"));
     let (stop, progress) = (Lifecycle::new(), Progress::begin(None, "fixes", Clock::system()));
     let (text, _) = fleet(2, 10);
-    let source = Source::of_text(&text);
+    let source = Source::of_bytes(text.into_bytes());
     let asked = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         stop.stop(Cause::Asked("enough".to_owned()));

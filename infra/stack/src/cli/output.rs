@@ -1,0 +1,57 @@
+//! What commands write to standard output, also where nobody reads it to its end.
+
+use std::io::{ErrorKind, Write as _};
+
+/// Writes bytes at once; `false` where the reader has gone, as `head` does, and nothing more need be written.
+pub(super) fn write(bytes: &[u8]) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a line.
+pub(super) fn line(text: &str) -> anyhow::Result<bool> {
+    write(format!("{text}\n").as_bytes())
+}
+
+/// Writes JSON for a script, indented.
+pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<bool> {
+    line(&serde_json::to_string_pretty(value)?)
+}
+
+/// Writes rows under their heads, in columns that are as wide as they need.
+pub(super) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> anyhow::Result<bool> {
+    write(columns(heads, rows).as_bytes())
+}
+
+fn columns<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
+    let heads = heads.map(str::to_owned);
+    let width = |i: usize| {
+        std::iter::once(&heads).chain(rows).map(|row| row[i].chars().count()).max().unwrap_or_default()
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in std::iter::once(&heads).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_need() {
+        let rows = [["Åland".to_owned(), "7".to_owned()], ["x".to_owned(), String::new()]];
+        assert_eq!(columns(["zone", "version"], &rows), "zone   version\nÅland  7\nx\n");
+    }
+}

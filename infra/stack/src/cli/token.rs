@@ -1,0 +1,70 @@
+//! `waypost token`: mints a token for a user or a device.
+
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::output;
+use crate::client::{self, Client};
+
+/// Mint a token
+///
+/// The token alone goes to standard output. It is good for a day.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  waypost token --user depot --device van-7
+  WAYPOST_TOKEN=$(waypost token --user ops --role operator) waypost status")]
+pub(super) struct Args {
+    /// The user that it speaks for
+    #[arg(long, value_name = "U")]
+    user: String,
+    /// The device that it speaks for; default: the user's name
+    #[arg(long, value_name = "D")]
+    device: Option<String>,
+    /// What it allows
+    #[arg(long, value_enum, default_value_t = Role::Device)]
+    role: Role,
+    /// Write the stack's own document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    stack: client::Options,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    /// To report and read as the device
+    Device,
+    /// To do all that can be done
+    Operator,
+}
+
+#[derive(Serialize)]
+struct Wanted<'a> {
+    user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
+    role: Role,
+}
+
+#[derive(Deserialize)]
+struct Minted {
+    token: String,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.stack)?;
+    let wanted = Wanted { user: &args.user, device: args.device.as_deref(), role: args.role };
+    let document: Value = client.post(&["v1", "tokens"], &wanted).await?;
+    if args.json {
+        output::json(&document)?;
+    } else {
+        let minted = Minted::deserialize(&document)
+            .map_err(|source| client::Error::Foreign { url: client.address().to_owned(), source })?;
+        output::line(&minted.token)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
