@@ -193,11 +193,7 @@ impl Client {
     }
 
     /// Gets a JSON answer. Path segments are percent-encoded here.
-    pub async fn get<T: DeserializeOwned>(
-        &self,
-        path: &[&str],
-        query: &[(&str, &str)],
-    ) -> Result<T, Error> {
+    pub async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<T, Error> {
         let mut url = self.url(path)?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -212,11 +208,7 @@ impl Client {
     }
 
     /// Posts a JSON body.
-    pub async fn post<B: Serialize, T: DeserializeOwned>(
-        &self,
-        path: &[&str],
-        body: &B,
-    ) -> Result<T, Error> {
+    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &[&str], body: &B) -> Result<T, Error> {
         let body = serde_json::to_vec(body).expect("the commands' bodies are plain data");
         self.answer(Method::POST, self.url(path)?, Some(body.into())).await
     }
@@ -256,10 +248,8 @@ impl Client {
         if let Some(body) = body {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body);
         }
-        let away = |e: reqwest::Error| Error::Away {
-            url: self.address().to_owned(),
-            source: e.without_url(),
-        };
+        let away =
+            |e: reqwest::Error| Error::Away { url: self.address().to_owned(), source: e.without_url() };
         let response = request.send().await.map_err(away)?;
         let status = response.status();
         let waits = retry_after(response.headers());
@@ -338,7 +328,8 @@ mod tests {
 
     #[test]
     fn ids_are_percent_encoded_in_paths() {
-        let path = |base: &str, id: &str| client(base).unwrap().url(&["v1", "zones", id]).unwrap().to_string();
+        let path =
+            |base: &str, id: &str| client(base).unwrap().url(&["v1", "zones", id]).unwrap().to_string();
         assert_eq!(path("http://h:1", "depot/van-7"), "http://h:1/v1/zones/depot%2Fvan-7");
         assert_eq!(path("http://h:1/a/", "Côte d'Ivoire?"), "http://h:1/a/v1/zones/C%C3%B4te%20d'Ivoire%3F");
         assert_eq!(path("http://h:1", "50%"), "http://h:1/v1/zones/50%25");

@@ -61,68 +61,78 @@ struct Row {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.stack)?;
-    let rule = args.rule.as_deref();
-    let mut matches = Matches { client: &client, rule, window: vec![None], printed: BTreeSet::new() };
+    let mut matches = Matches::new(&client, args.rule.as_deref());
+    let print = |found: &Value| args.format.write(found);
     args.format.head()?;
     if !args.follow {
-        matches.read(args.format).await?;
+        matches.read(&print).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let stop = Lifecycle::new();
     lifecycle::signals(&stop)?;
     tokio::select! {
-        followed = matches.follow(args.format) => followed?,
+        followed = matches.follow(&print) => followed?,
         () = stop.soft_stopped() => {}
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// Takes a match; `false` where no more are wanted.
+type Print<'a> = &'a dyn Fn(&Value) -> anyhow::Result<bool>;
 
 /// Reads page by page, and again from the page before the last: a match may come whose fix is older than one that
 /// was printed.
 struct Matches<'a> {
     client: &'a Client,
     rule: Option<&'a str>,
-    /// Where the last two pages begin.
-    window: Vec<Option<String>>,
-    /// What was printed of them, by position.
+    /// Where the page before the last begins.
+    from: Option<String>,
+    /// The positions of what was printed from there on.
     printed: BTreeSet<String>,
 }
 
-impl Matches<'_> {
-    /// Prints to the end what was not printed yet; `false` where nobody reads any more. After an error it can be
-    /// called again.
-    async fn read(&mut self, out: Format) -> anyhow::Result<bool> {
-        let mut seen = BTreeSet::new();
-        let mut window: Vec<Option<String>> = vec![self.window.first().cloned().flatten()];
-        loop {
-            let page = self.page(window.last().and_then(Option::as_deref)).await?;
-            for found in page.matches {
-                let position = found["position"].as_str().unwrap_or_default().to_owned();
-                seen.insert(position.clone());
-                if self.printed.insert(position) && !out.write(&found)? {
-                    return Ok(false);
-                }
-            }
-            let Some(next) = page.next else { break };
-            window.push(Some(next));
-            if window.len() > 2 {
-                window.remove(0);
-            }
-        }
-        (self.window, self.printed) = (window, seen);
-        Ok(true)
+impl<'a> Matches<'a> {
+    fn new(client: &'a Client, rule: Option<&'a str>) -> Self {
+        Self { client, rule, from: None, printed: BTreeSet::new() }
     }
 
-    /// Prints what comes, until nobody reads any more; waits while the stack is away.
-    async fn follow(&mut self, out: Format) -> anyhow::Result<()> {
+    /// Prints to the end what was not printed yet; `false` where no more is wanted. After an error it can be called
+    /// again, and goes on.
+    async fn read(&mut self, print: Print<'_>) -> anyhow::Result<bool> {
+        let mut before: Option<BTreeSet<String>> = None;
+        let mut after = self.from.clone();
         loop {
-            match self.read(out).await {
+            let page = self.page(after.as_deref()).await?;
+            let mut seen = BTreeSet::new();
+            for found in page.matches {
+                let position = found["position"].as_str().unwrap_or_default().to_owned();
+                if self.printed.insert(position.clone()) && !print(&found)? {
+                    return Ok(false);
+                }
+                seen.insert(position);
+            }
+            let Some(next) = page.next else { return Ok(true) };
+            // From here on only this page and the next are read again.
+            if let Some(gone) = before.replace(seen) {
+                self.printed.retain(|position| !gone.contains(position));
+                self.from.clone_from(&after);
+            }
+            after = Some(next);
+        }
+    }
+
+    /// Prints what comes, until no more is wanted; waits while the stack is away.
+    async fn follow(&mut self, print: Print<'_>) -> anyhow::Result<()> {
+        loop {
+            match self.read(print).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
-                Err(error) => match error.downcast_ref::<client::Error>().and_then(client::Error::retry_after) {
-                    Some(least) => tokio::time::sleep(least).await,
-                    None => return Err(error),
-                },
+                Err(error) => {
+                    match error.downcast_ref::<client::Error>().and_then(client::Error::retry_after) {
+                        Some(least) => tokio::time::sleep(least).await,
+                        None => return Err(error),
+                    }
+                }
             }
             tokio::time::sleep(FOLLOW_EVERY).await;
         }
@@ -198,15 +208,22 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let options = client::Options { url, token: Some("t".parse().unwrap()), data_dir: ".".into() };
         let client = Client::new(&options).unwrap();
-        let mut matches = Matches { client: &client, rule: None, window: vec![None], printed: BTreeSet::new() };
+        let mut matches = Matches::new(&client, None);
+        let printed = Mutex::new(vec![]);
+        let print = |found: &Value| {
+            printed.lock().unwrap().push(found["position"].as_str().unwrap().to_owned());
+            Ok(true)
+        };
         let check = async {
-            matches.read(Format::Json).await.unwrap();
-            assert_eq!(matches.window, [Some("5998".to_owned()), Some("7998".to_owned())]);
+            matches.read(&print).await.unwrap();
+            assert_eq!(printed.lock().unwrap().len(), 4_500);
+            assert_eq!(matches.from.as_deref(), Some("5998"), "where the last full page begins");
             assert_eq!(matches.printed.len(), 1_500, "only the last two pages are remembered");
             stored.lock().unwrap().extend([7_001, 9_001]);
-            matches.read(Format::Json).await.unwrap();
-            assert!(matches.printed.contains("m/0/7001") && matches.printed.contains("m/0/9001"));
-            assert_eq!(matches.printed.len(), 1_502);
+            matches.read(&print).await.unwrap();
+            assert_eq!(printed.lock().unwrap()[4_500..], ["m/0/7001", "m/0/9001"]);
+            matches.read(&print).await.unwrap();
+            assert_eq!(printed.lock().unwrap().len(), 4_502);
         };
         tokio::select! {
             _ = axum::serve(listener, router(Arc::clone(&stored))) => unreachable!(),

@@ -1,8 +1,18 @@
 //! The command line: one module per command, each with its arguments and its `run`.
 
+mod duration;
+mod file;
 mod import;
+mod matches;
+mod output;
 mod progress;
+mod rules;
+mod simulate;
+mod status;
+mod token;
 mod up;
+mod wait;
+mod zones;
 
 use std::process::ExitCode;
 
@@ -19,6 +29,13 @@ pub struct Cli {
 enum Command {
     Up(up::Args),
     Import(import::Args),
+    Zones(zones::Args),
+    Rules(rules::Args),
+    Matches(matches::Args),
+    Status(status::Args),
+    Wait(wait::Args),
+    Token(token::Args),
+    Simulate(simulate::Args),
 }
 
 /// Carries out a command; its exit code, or why it could not be carried out (exit code 1).
@@ -26,5 +43,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(args) => up::run(args).await,
         Command::Import(args) => import::run(args).await,
+        Command::Zones(args) => zones::run(args).await,
+        Command::Rules(args) => rules::run(args).await,
+        Command::Matches(args) => matches::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Wait(args) => wait::run(args).await,
+        Command::Token(args) => token::run(args).await,
+        Command::Simulate(args) => simulate::run(args).await,
     }
 }

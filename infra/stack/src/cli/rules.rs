@@ -235,7 +235,9 @@ mod tests {
         ] {
             assert_eq!(definition(line), Ok(expected));
         }
-        for bad in [&["--on", "inside", "--zones", "a", "--subjects", "x"][..], &["--on", "enter", "--zones", "a"]] {
+        for bad in
+            [&["--on", "inside", "--zones", "a", "--subjects", "x"][..], &["--on", "enter", "--zones", "a"]]
+        {
             assert!(definition(bad).is_err(), "{bad:?}");
         }
     }

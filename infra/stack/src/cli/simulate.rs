@@ -54,7 +54,8 @@ pub(super) struct Args {
 
 fn place(text: &str) -> Result<Place, String> {
     let (lon, lat) = text.split_once(',').ok_or("a place is LON,LAT in degrees, such as 7.43,46.95")?;
-    let number = |text: &str| text.trim().parse::<f64>().map_err(|_| format!("{text} is not a number of degrees"));
+    let number =
+        |text: &str| text.trim().parse::<f64>().map_err(|_| format!("{text} is not a number of degrees"));
     Place::new(number(lon)?, number(lat)?).map_err(|e| e.to_string())
 }
 

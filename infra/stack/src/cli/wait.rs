@@ -128,9 +128,10 @@ mod tests {
         let options = client::Options { url, token: Some("t".parse().unwrap()), data_dir: ".".into() };
         let client = Client::new(&options).unwrap();
         let timeout = Duration::from_secs(if expected.is_some() { 1 } else { 60 });
+        let clock = Clock::system();
         let waited = tokio::select! {
             _ = axum::serve(listener, Router::new().route("/v1/status", get(answer))) => unreachable!(),
-            waited = idle(&client, timeout, &Clock::system()) => waited.unwrap(),
+            waited = idle(&client, timeout, &clock) => waited.unwrap(),
         };
         assert_eq!(waited.as_deref(), expected);
         assert!(count.load(Ordering::SeqCst) >= asked);

@@ -94,7 +94,11 @@ mod tests {
         ] {
             let mut fields = Fields::default();
             let split = fields.split(line).map(|()| fields.iter(line).collect::<Vec<_>>());
-            assert_eq!(split, expected.map(|f| f.into_iter().map(Cow::from).collect()).map_err(str::to_owned), "{line}");
+            assert_eq!(
+                split,
+                expected.map(|f| f.into_iter().map(Cow::from).collect()).map_err(str::to_owned),
+                "{line}"
+            );
         }
     }
 

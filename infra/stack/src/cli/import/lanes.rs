@@ -187,7 +187,8 @@ mod tests {
         for line in 0..BATCH_FIXES_MAX as u64 {
             lanes.push("c", 4 + line, b"{}");
         }
-        let order: Vec<_> = std::iter::from_fn(|| lanes.next(true)).map(|r| (r.device, r.batch.len())).collect();
+        let order: Vec<_> =
+            std::iter::from_fn(|| lanes.next(true)).map(|r| (r.device, r.batch.len())).collect();
         assert_eq!(order, [("c".into(), BATCH_FIXES_MAX), ("a".into(), 1), ("b".into(), 1)]);
     }
 

@@ -137,7 +137,8 @@ async fn import(
     progress: &Progress,
 ) -> (Summary, Option<anyhow::Error>) {
     let poster = Poster::new(client, stop, progress);
-    let mut state = State { progress, lanes: Lanes::default(), summary: Summary::default(), read: 0, failure: None };
+    let mut state =
+        State { progress, lanes: Lanes::default(), summary: Summary::default(), read: 0, failure: None };
     let chunks = read_aside(source);
     match chunks {
         Ok(chunks) => state.carry(chunks, &poster, stop).await,

@@ -162,8 +162,7 @@ impl Columns {
         let text = std::str::from_utf8(header).context("the first line is not text; is this a CSV file?")?;
         let mut fields = Fields::default();
         fields.split(text).map_err(|why| anyhow::anyhow!("the first line names the columns, but {why}"))?;
-        let names: Vec<String> =
-            fields.iter(text).map(|name| name.trim().to_ascii_lowercase()).collect();
+        let names: Vec<String> = fields.iter(text).map(|name| name.trim().to_ascii_lowercase()).collect();
         let at = |name: &str| names.iter().position(|n| n == name);
         let missing: Vec<&str> = REQUIRED.into_iter().filter(|name| at(name).is_none()).collect();
         anyhow::ensure!(

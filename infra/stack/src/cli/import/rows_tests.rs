@@ -37,7 +37,11 @@ fn check(file: &str, good: &[&str], bad: &[&str]) {
 fn columns_stand_in_any_order_and_unknown_ones_are_passed_over() {
     let fix = r#"2 van {"lat":1.50,"lon":-2,"at":"2020-01-01T00:00:00Z"}"#;
     check("device,timestamp,lat,lon\nvan,2020-01-01T00:00:00Z,1.50,-2\n", &[fix], &[]);
-    check("\u{feff}Lon, LAT ,note,device,timestamp\r\n-2,1.50,\"a, b\",van,2020-01-01T00:00:00Z", &[fix], &[]);
+    check(
+        "\u{feff}Lon, LAT ,note,device,timestamp\r\n-2,1.50,\"a, b\",van,2020-01-01T00:00:00Z",
+        &[fix],
+        &[],
+    );
     check(
         "device,timestamp,lat,lon,accuracy,altitude_m,speed\nx/y,2020-01-01 01:00:00+01:00,0,0,5,,1e1\n",
         &[r#"2 x/y {"lat":0,"lon":0,"at":"2020-01-01T00:00:00Z","accuracy_m":5,"speed_mps":1e1}"#],
@@ -68,7 +72,10 @@ fn a_bad_line_is_named_and_the_rest_goes_on() {
         ("van,2020-01-01T00:00:00Z,0,east", "lon is not a number"),
         ("van,2020-01-01,0,0", "timestamp is not a time such as 2018-07-30T02:00:23Z"),
         ("van,2020-13-01T00:00:00Z,0,0", "timestamp is not a time such as 2018-07-30T02:00:23Z"),
-        ("a van,2020-01-01T00:00:00Z,0,0", "a device id (user/name, or x where both are x) is 1 to 64 characters of A-Z a-z 0-9 . _ @ -"),
+        (
+            "a van,2020-01-01T00:00:00Z,0,0",
+            "a device id (user/name, or x where both are x) is 1 to 64 characters of A-Z a-z 0-9 . _ @ -",
+        ),
         (",2020-01-01T00:00:00Z,0,0", "device is missing"),
         ("van,2020-01-01T00:00:00Z,0", "lon is missing"),
         ("\"van,2020-01-01T00:00:00Z,0,0", "a quote is not closed"),
@@ -79,7 +86,8 @@ fn a_bad_line_is_named_and_the_rest_goes_on() {
         let good = r#"4 van {"lat":0,"lon":0,"at":"2020-01-01T00:00:00Z"}"#;
         check(&file, &[good], &[&format!("3 {why}")]);
     }
-    let (good, bad, _) = read(b"device,timestamp,lat,lon\nvan,2020-01-01T00:00:00Z,0,\xff\nvan,2020-01-01T00:00:00Z,0,0");
+    let (good, bad, _) =
+        read(b"device,timestamp,lat,lon\nvan,2020-01-01T00:00:00Z,0,\xff\nvan,2020-01-01T00:00:00Z,0,0");
     assert_eq!((good.len(), bad), (1, vec!["2 the line is not UTF-8".to_owned()]));
 }
 

@@ -161,7 +161,10 @@ mod tests {
             (r#"{"type":"FeatureCollection","features":[]} x"#, "trailing characters"),
         ] {
             let error = ids(text, None).1.unwrap();
-            assert!(error.contains("this is not a GeoJSON FeatureCollection") && error.contains(why), "{error}");
+            assert!(
+                error.contains("this is not a GeoJSON FeatureCollection") && error.contains(why),
+                "{error}"
+            );
         }
     }
 

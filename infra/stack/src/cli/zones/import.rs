@@ -1,6 +1,6 @@
 //! `waypost zones import`: defines a zone for each feature of a file.
 
-use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, io::Read, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -63,7 +63,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = Lifecycle::new();
     lifecycle::signals(&stop)?;
     let progress = Progress::begin(source.bytes, "zones", Clock::system());
-    let mut import = Import { client: &client, progress: &progress, names: BTreeMap::new(), summary: Summary::default() };
+    let mut import =
+        Import { client: &client, progress: &progress, names: BTreeMap::new(), summary: Summary::default() };
     let ended = import.carry(source, args.id_property.as_deref(), &stop).await;
     let mut summary = import.summary;
     summary.interrupted = stop.is_stopping();
@@ -110,7 +111,12 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    async fn carry(&mut self, source: Source, property: Option<&str>, stop: &Lifecycle) -> anyhow::Result<()> {
+    async fn carry(
+        &mut self,
+        source: Source,
+        property: Option<&str>,
+        stop: &Lifecycle,
+    ) -> anyhow::Result<()> {
         let read = source.counter();
         let mut features = read_aside(source)?;
         let mut in_flight = FuturesUnordered::new();
@@ -118,7 +124,7 @@ impl Import<'_> {
         while reading || !in_flight.is_empty() {
             tokio::select! {
                 () = stop.soft_stopped() => return Ok(()),
-                Some((id, put)) = in_flight.next(), if !in_flight.is_empty() => self.answered(&id, put)?,
+                Some((id, put)) = in_flight.next(), if !in_flight.is_empty() => self.answered(id, put)?,
                 feature = features.recv(), if reading && in_flight.len() < PUTS_IN_FLIGHT_MAX => match feature {
                     None => reading = false,
                     Some(Item::Failed(error)) => return Err(error),
@@ -153,14 +159,14 @@ impl Import<'_> {
         Ok((id, feature.zone()))
     }
 
-    fn answered(&mut self, id: &str, put: Result<Put, client::Error>) -> anyhow::Result<()> {
+    fn answered(&mut self, id: String, put: Result<Put, client::Error>) -> anyhow::Result<()> {
         match put {
             Ok(Put { changed: true }) => self.summary.changed += 1,
             Ok(Put { changed: false }) => self.summary.unchanged += 1,
             Err(client::Error::Refused(problem)) if !matches!(problem.status, 401 | 403) => {
-                self.refuse(id, &problem.to_string());
+                self.refuse(&id, &problem.to_string());
             }
-            Err(error @ client::Error::Dots(_)) => self.refuse(id, &error.to_string()),
+            Err(error @ client::Error::Dots(_)) => self.refuse(&id, &error.to_string()),
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -178,7 +184,12 @@ struct Put {
 }
 
 /// Puts a zone, waiting while the stack is away.
-async fn put(client: &Client, progress: &Progress, id: String, zone: Value) -> (String, Result<Put, client::Error>) {
+async fn put(
+    client: &Client,
+    progress: &Progress,
+    id: String,
+    zone: Value,
+) -> (String, Result<Put, client::Error>) {
     let mut told = false;
     loop {
         let put = client.put(&["v1", "zones", &id], &zone).await;
@@ -209,6 +220,90 @@ fn read_aside(source: impl Read + Send + 'static) -> anyhow::Result<mpsc::Receiv
             let _ = to.blocking_send(Item::Failed(error));
         }
     };
-    std::thread::Builder::new().name("zones-reader".to_owned()).spawn(read).context("cannot start a thread")?;
+    std::thread::Builder::new()
+        .name("zones-reader".to_owned())
+        .spawn(read)
+        .context("cannot start a thread")?;
     Ok(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{
+        Json, Router,
+        extract::{Path, State},
+        http::StatusCode,
+        response::{IntoResponse as _, Response},
+        routing::put,
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    /// The zones that stand, and how many requests are still to be failed.
+    type Stack = Arc<Mutex<(BTreeMap<String, Value>, usize)>>;
+
+    async fn answer(State(stack): State<Stack>, Path(id): Path<String>, Json(zone): Json<Value>) -> Response {
+        let (zones, failures) = &mut *stack.lock().unwrap();
+        if *failures > 0 {
+            *failures -= 1;
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        if zone["geometry"].is_null() {
+            let problem = json!({"code": "bad_geojson", "detail": "as told"});
+            return (StatusCode::UNPROCESSABLE_ENTITY, Json(problem)).into_response();
+        }
+        let changed = zones.insert(id.clone(), zone.clone()) != Some(zone);
+        Json(json!({"id": id, "version": 1, "changed": changed})).into_response()
+    }
+
+    async fn import(stack: &Stack, text: &str) -> (Summary, bool) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let options = client::Options { url, token: Some("t".parse().unwrap()), data_dir: ".".into() };
+        let client = Client::new(&options).unwrap();
+        let router = Router::new().route("/v1/zones/{id}", put(answer)).with_state(Arc::clone(stack));
+        let (progress, stop) = (Progress::begin(None, "zones", Clock::system()), Lifecycle::new());
+        let mut import = Import {
+            client: &client,
+            progress: &progress,
+            names: BTreeMap::new(),
+            summary: Summary::default(),
+        };
+        let source = Source::of_bytes(text.as_bytes().to_vec());
+        let ended = tokio::select! {
+            _ = axum::serve(listener, router) => unreachable!(),
+            ended = import.carry(source, None, &stop) => ended,
+        };
+        (import.summary, ended.is_ok())
+    }
+
+    #[tokio::test]
+    async fn refused_features_are_counted_and_the_others_become_zones_once() {
+        let stack = Stack::default();
+        let file = r#"{"type":"FeatureCollection","features":[
+            {"type":"Feature","id":"a/b","geometry":{"type":"Polygon"}},
+            {"type":"Feature","id":"c","geometry":null},
+            {"type":"Feature","geometry":{"type":"Polygon"}},
+            {"type":"Feature","id":"a/b","geometry":{"type":"Point"}},
+            {"type":"Feature","id":"..","geometry":{"type":"Polygon"}},
+            {"type":"Feature","id":"Åland","geometry":{"type":"Polygon"}}
+        ]}"#;
+        stack.lock().unwrap().1 = 2;
+        let expected = Summary { features: 6, changed: 2, refused: 4, ..Summary::default() };
+        assert_eq!(import(&stack, file).await, (expected, true));
+        let expected = Summary { features: 6, unchanged: 2, refused: 4, ..Summary::default() };
+        assert_eq!(import(&stack, file).await, (expected, true));
+        let zones: Vec<String> = stack.lock().unwrap().0.keys().cloned().collect();
+        assert_eq!(zones, ["a/b", "Åland"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_breaks_off_ends_with_an_error() {
+        let broken = r#"{"features":[{"id":"a","geometry":{"type":"Polygon"}},{"id":"#;
+        let (_, ended) = import(&Stack::default(), broken).await;
+        assert!(!ended);
+    }
 }
