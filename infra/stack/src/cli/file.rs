@@ -69,11 +69,11 @@ impl Source {
 
     fn unpack(raw: impl Read + Send + 'static, bytes: Option<u64>) -> std::io::Result<Self> {
         let counter = Counter::default();
-        let mut counted = Counted(raw, counter.clone());
+        let mut raw = Counted(raw, counter.clone());
         let mut first = Vec::with_capacity(GZIP_MAGIC.len());
-        (&mut counted).take(GZIP_MAGIC.len() as u64).read_to_end(&mut first)?;
+        (&mut raw).take(GZIP_MAGIC.len() as u64).read_to_end(&mut first)?;
         let packed = first == GZIP_MAGIC;
-        let whole = Cursor::new(first).chain(counted);
+        let whole = Cursor::new(first).chain(raw);
         let reader: Box<dyn Read + Send> = if packed {
             Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(READ_BYTES, whole)))
         } else {

@@ -1,6 +1,9 @@
 //! What commands write to standard output, also where nobody reads it to its end.
 
-use std::io::{ErrorKind, Write as _};
+use std::{
+    fmt::Write as _,
+    io::{ErrorKind, Write as _},
+};
 
 /// Writes bytes at once; `false` where the reader has gone, as `head` does, and nothing more need be written.
 pub(super) fn write(bytes: &[u8]) -> anyhow::Result<bool> {
@@ -37,7 +40,7 @@ fn columns<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
     for row in std::iter::once(&heads).chain(rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
-            line.push_str(&format!("{cell:width$}  "));
+            let _ = write!(line, "{cell:width$}  ");
         }
         text.push_str(line.trim_end());
         text.push('\n');

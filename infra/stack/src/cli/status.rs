@@ -44,7 +44,8 @@ struct Ends {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Machine {
-    machine: String,
+    #[serde(rename = "machine")]
+    name: String,
     topic: String,
     partition: i32,
     committed: Option<i64>,
@@ -108,7 +109,7 @@ impl Status {
         let ends = self.ends();
         let end = |topic: &str, partition| ends.get(&(topic, partition)).copied().unwrap_or(0);
         let machines = self.machines.iter().map(|m| Reach {
-            reader: &m.machine,
+            reader: &m.name,
             topic: &m.topic,
             partition: m.partition,
             next: m.committed,

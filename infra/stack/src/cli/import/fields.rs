@@ -67,8 +67,7 @@ fn quoted_end(bytes: &[u8], start: usize) -> Result<usize, String> {
         };
         at += quote + 1;
         match bytes.get(at) {
-            None => return Ok(at),
-            Some(b',') => return Ok(at),
+            None | Some(b',') => return Ok(at),
             Some(b'"') => at += 1,
             Some(_) => return Err("a closing quote is not followed by a comma".to_owned()),
         }

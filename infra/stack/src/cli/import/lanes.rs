@@ -72,7 +72,7 @@ struct Lane {
 /// All devices that have fixes held. A lane without any is forgotten, so that memory follows what is held.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: HashMap<Box<str>, Lane>,
+    by_device: HashMap<Box<str>, Lane>,
     /// Lanes that are not in flight and whose first batch is full, in the order in which that became so.
     full: VecDeque<Box<str>>,
     /// Lanes that are not in flight, by ticket: in the order in which they began to wait.
@@ -91,18 +91,18 @@ impl Lanes {
         self.held == 0
     }
 
-    /// Puts a fix at the end of its device's lane.
-    pub(super) fn push(&mut self, device: &str, line: u64, fix: &[u8]) {
-        if !self.lanes.contains_key(device) {
-            self.lanes.insert(device.into(), Lane::default());
+    /// Puts the fix of a line, by its number, at the end of its device's lane.
+    pub(super) fn push(&mut self, device: &str, number: u64, fix: &[u8]) {
+        if !self.by_device.contains_key(device) {
+            self.by_device.insert(device.into(), Lane::default());
             self.wait(device.into());
         }
-        let lane = self.lanes.get_mut(device).expect("it was put there");
+        let lane = self.by_device.get_mut(device).expect("it was put there");
         if lane.batches.back().is_none_or(|last| last.len() == BATCH_FIXES_MAX) {
             lane.batches.push_back(Batch::default());
         }
         let last = lane.batches.back_mut().expect("one was pushed");
-        last.push(line, fix);
+        last.push(number, fix);
         if last.len() == BATCH_FIXES_MAX && lane.batches.len() == 1 && lane.in_flight == 0 {
             self.full.push_back(device.into());
         }
@@ -116,7 +116,7 @@ impl Lanes {
             None if hurry => self.waiting.first_key_value()?.1.clone(),
             None => return None,
         };
-        let lane = self.lanes.get_mut(&device).expect("a queued lane is held");
+        let lane = self.by_device.get_mut(&device).expect("a queued lane is held");
         let batch = lane.batches.pop_front().expect("a queued lane has fixes");
         lane.in_flight = batch.len();
         self.waiting.remove(&lane.ticket);
@@ -125,10 +125,10 @@ impl Lanes {
 
     /// The request of a lane has been answered, for good: the lane may go on.
     pub(super) fn answered(&mut self, device: &str) {
-        let Some(lane) = self.lanes.get_mut(device) else { return };
+        let Some(lane) = self.by_device.get_mut(device) else { return };
         self.held -= std::mem::take(&mut lane.in_flight);
         match lane.batches.front().map(Batch::len) {
-            None => drop(self.lanes.remove(device)),
+            None => drop(self.by_device.remove(device)),
             Some(next) => {
                 if next == BATCH_FIXES_MAX {
                     self.full.push_back(device.into());
@@ -140,7 +140,7 @@ impl Lanes {
 
     fn wait(&mut self, device: Box<str>) {
         self.tickets += 1;
-        if let Some(lane) = self.lanes.get_mut(&device) {
+        if let Some(lane) = self.by_device.get_mut(&device) {
             lane.ticket = self.tickets;
             self.waiting.insert(self.tickets, device);
         }
@@ -239,7 +239,7 @@ mod tests {
                 lanes.answered(&flying.pop().expect("what is held can go out"));
             }
             proptest::prop_assert_eq!(given, sent);
-            proptest::prop_assert!(lanes.lanes.is_empty() && lanes.waiting.is_empty() && lanes.full.is_empty());
+            proptest::prop_assert!(lanes.by_device.is_empty() && lanes.waiting.is_empty() && lanes.full.is_empty());
         }
     }
 }

@@ -22,7 +22,7 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// The longest wait that the stack may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
 /// What became of a request.
 pub(super) struct Answer {
@@ -118,12 +118,11 @@ fn body(device: &str, batch: &Batch) -> Vec<u8> {
 /// Takes out of a batch the fix that was refused, or all of them where the refusal names none.
 fn refuse(batch: &mut Batch, problem: &Problem, refused: &mut Vec<Bad>) {
     let why = problem.to_string();
-    match problem.fix().and_then(|index| batch.remove(index)) {
-        Some(line) => refused.push(Bad { line, why }),
-        None => {
-            refused.extend(batch.lines().map(|line| Bad { line, why: why.clone() }));
-            *batch = Batch::default();
-        }
+    if let Some(line) = problem.fix().and_then(|index| batch.remove(index)) {
+        refused.push(Bad { line, why });
+    } else {
+        refused.extend(batch.lines().map(|line| Bad { line, why: why.clone() }));
+        *batch = Batch::default();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads the features of a GeoJSON FeatureCollection (RFC 7946) one by one, so that a large file need not fit in
+//! Reads the features of a GeoJSON `FeatureCollection` (RFC 7946) one by one, so that a large file need not fit in
 //! memory.
 
 use std::{cell::RefCell, fmt, io::Read};
@@ -44,7 +44,7 @@ impl Feature {
     }
 }
 
-/// Reads a FeatureCollection to its end, and hands over each feature, or why it is none; stops early where `each`
+/// Reads a `FeatureCollection` to its end, and hands over each feature, or why it is none; stops early where `each`
 /// answers `false`.
 pub(super) fn read(from: impl Read, each: impl FnMut(Result<Feature, String>) -> bool) -> anyhow::Result<()> {
     let each = RefCell::new(each);
