@@ -2,7 +2,10 @@
 //!
 //! Plain HTTP only: this build carries no TLS for it, and an `https` address is refused with a word on that.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use reqwest::{Method, StatusCode, Url, header};
@@ -11,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may take: longer than the stack itself waits for its broker, so that its answer is heard.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 /// The longest text of a foreign answer that is shown.
 const SHOWN_CHARS_MAX: usize = 200;
 
@@ -164,17 +167,12 @@ impl Client {
     /// Checks the address and reads the token; connects with the first request.
     pub fn new(options: &Options) -> Result<Self, Error> {
         let base = base(&options.url)?;
-        let token = match &options.token {
-            Some(token) => token.0.clone(),
-            None => {
-                let path = options.data_dir.join("operator.token");
-                let text =
-                    std::fs::read_to_string(&path).map_err(|source| Error::NoToken { path, source })?;
-                text.trim().to_owned()
-            }
+        let token = match options.token.clone() {
+            Some(token) => token,
+            None => token_of(&options.data_dir)?,
         };
         let mut bearer =
-            header::HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Error::BadToken)?;
+            header::HeaderValue::try_from(format!("Bearer {}", token.0)).map_err(|_| Error::BadToken)?;
         bearer.set_sensitive(true);
         let http = reqwest::Client::builder()
             .default_headers(header::HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]))
@@ -258,6 +256,15 @@ impl Client {
             return Ok(body);
         }
         Err(Error::Refused(problem(status, waits, &body)))
+    }
+}
+
+/// The operator's token, which a stack writes to its data directory.
+fn token_of(data_dir: &Path) -> Result<Secret, Error> {
+    let path = data_dir.join("operator.token");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Secret(text.trim().to_owned())),
+        Err(source) => Err(Error::NoToken { path, source }),
     }
 }
 

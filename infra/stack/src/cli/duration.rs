@@ -16,9 +16,9 @@ mod tests {
     fn durations_name_their_units() {
         for (text, expected) in [
             ("30s", Some(Duration::from_secs(30))),
-            ("10m", Some(Duration::from_secs(600))),
+            ("10m", Some(Duration::from_mins(10))),
             ("500ms", Some(Duration::from_millis(500))),
-            ("1h 30m", Some(Duration::from_secs(5_400))),
+            ("1h 30m", Some(Duration::from_mins(90))),
             ("30", None),
             ("0s", None),
             ("-3s", None),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     future::Future,
     sync::{Arc, Mutex},
 };
@@ -81,7 +82,7 @@ fn fleet(devices: usize, fixes: usize) -> (String, BTreeMap<String, Vec<String>>
     for i in 0..fixes {
         let device = format!("fleet/van-{}", (i * 7 + i / 3) % devices);
         let at = waypost_schemas::time::Micros(1_600_000_000_000_000 + i as i64 * 1_000_000).to_string();
-        text.push_str(&format!("{device},{at},{},0\n", i % 90));
+        writeln!(text, "{device},{at},{},0", i % 90).unwrap();
         expected.entry(device).or_default().push(at);
     }
     (text, expected)

@@ -30,10 +30,10 @@ const EXIT_REFUSED: u8 = 2;
 /// The exit code of an interrupted import, as shells have it.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Define a zone for each feature of a GeoJSON FeatureCollection
+/// Define a zone for each feature of a GeoJSON file
 ///
-/// A zone is a Polygon or a MultiPolygon, or a Point with a property radius_m: a circle of so many metres. The file
-/// may be packed with gzip; `-` reads standard input. The import can be repeated: zones that stand already are left.
+/// A zone is a Polygon or a MultiPolygon, or a Point with a property `radius_m`: a circle of so many metres. The
+/// file may be packed with gzip; `-` reads standard input. The import can be repeated: zones that stand already are left.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A feature that is refused is named on standard error and counted, and the rest goes on.
@@ -124,7 +124,10 @@ impl Import<'_> {
         while reading || !in_flight.is_empty() {
             tokio::select! {
                 () = stop.soft_stopped() => return Ok(()),
-                Some((id, put)) = in_flight.next(), if !in_flight.is_empty() => self.answered(id, put)?,
+                Some(answer) = in_flight.next(), if !in_flight.is_empty() => {
+                    let (id, put): (String, _) = answer;
+                    self.answered(&id, put)?;
+                }
                 feature = features.recv(), if reading && in_flight.len() < PUTS_IN_FLIGHT_MAX => match feature {
                     None => reading = false,
                     Some(Item::Failed(error)) => return Err(error),
@@ -159,14 +162,14 @@ impl Import<'_> {
         Ok((id, feature.zone()))
     }
 
-    fn answered(&mut self, id: String, put: Result<Put, client::Error>) -> anyhow::Result<()> {
+    fn answered(&mut self, id: &str, put: Result<Put, client::Error>) -> anyhow::Result<()> {
         match put {
             Ok(Put { changed: true }) => self.summary.changed += 1,
             Ok(Put { changed: false }) => self.summary.unchanged += 1,
             Err(client::Error::Refused(problem)) if !matches!(problem.status, 401 | 403) => {
-                self.refuse(&id, &problem.to_string());
+                self.refuse(id, &problem.to_string());
             }
-            Err(error @ client::Error::Dots(_)) => self.refuse(&id, &error.to_string()),
+            Err(error @ client::Error::Dots(_)) => self.refuse(id, &error.to_string()),
             Err(error) => return Err(error.into()),
         }
         Ok(())
