@@ -7,5 +7,6 @@ pub mod checkpoint;
 pub mod dead_letter;
 pub mod intake;
 pub mod machine;
+pub mod projector;
 pub mod registry;
 pub mod spatial;

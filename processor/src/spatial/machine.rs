@@ -64,7 +64,7 @@ impl Machine for SpatialMachine {
         let group = self.devices.group_of(&fix.device);
         let before = group.devices.get_mut(&fix.device);
         let late = before.as_ref().is_some_and(|device| fix.at_us <= device.newest.at_us);
-        if late || fix.at_us.0.saturating_sub(input.append.0) > AHEAD_US_MAX {
+        if late || is_ahead(fix, input.append) {
             return Ok(());
         }
         self.view.find(Place { lon: fix.lon, lat: fix.lat }, &mut self.inside);
@@ -93,8 +93,13 @@ impl Machine for SpatialMachine {
     }
 }
 
+/// Whether a fix is so far ahead of its append that it is history only, and never says where its device is.
+pub(crate) fn is_ahead(fix: &FixReported, append: Micros) -> bool {
+    fix.at_us.0.saturating_sub(append.0) > AHEAD_US_MAX
+}
+
 /// The fix of a record, where it is one that can be: nothing has changed when it is not.
-fn fit(event: &Event) -> Result<&FixReported, Unfit> {
+pub(crate) fn fit(event: &Event) -> Result<&FixReported, Unfit> {
     let Event::FixReported(fix) = event else {
         let detail = format!("positions carries FixReported, not {}", event.name());
         return Err(Unfit { code: "unexpected_record", detail });

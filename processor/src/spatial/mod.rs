@@ -15,6 +15,7 @@ pub mod zone;
 
 pub use index::ZoneIndex;
 pub use machine::{AUDIENCE_PART_USERS_MAX, SpatialMachine};
+pub(crate) use machine::{fit, is_ahead};
 
 /// The registry offset at which a zone was first defined since it was last absent. A zone keeps it while it is
 /// redefined and loses it when it is removed, so it names one life of one zone.

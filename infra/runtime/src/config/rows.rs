@@ -153,6 +153,7 @@ settings! {
     projector: Projector {
         batch_records_max: usize = "projector.batch_records_max", "5000", COUNT, "records", "How many records of a partition one transaction holds.";
         batch_wait: Duration = "projector.batch_ms", "100", MS, "ms", "How long a batch that is not full waits for more records.";
+        connections_max: usize = "projector.connections_max", "3", 1..=1_000, "connections", "How many transactions it has under way at once, at most one a connection of postgres.connections_max.";
     }
     /// When state is written down.
     snapshots: Snapshots {

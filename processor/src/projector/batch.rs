@@ -1,0 +1,128 @@
+//! What a run of one partition's records writes in one transaction.
+
+use waypost_runtime::broker::{Incoming, Outgoing};
+use waypost_schemas::{cause::SeqMap, time::Micros, topic::TopicPartition};
+
+use super::{
+    store::Row,
+    tables::{Record, Rows},
+};
+use crate::{
+    checkpoint::Checkpoint,
+    dead_letter,
+    intake::{Admitted, Hole, Intake},
+};
+
+/// The projector's name, where topics say who reads them and who makes their dead letters.
+pub(super) const NAME: &str = "projector";
+
+/// Records of one partition, folded into rows.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// The offset that the partition's row must stand at.
+    pub(super) from: i64,
+    /// The offset that it moves to.
+    pub(super) next: i64,
+    pub(super) rows: Rows,
+    pub(super) seqs: SeqMap,
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// Records that do not belong on the topic, where the projector is who says so.
+    pub(super) letters: Vec<Outgoing>,
+    /// The append time of its first record.
+    pub(super) oldest: Option<Micros>,
+    /// Where the log misses records; the batch ends before it.
+    pub(super) hole: Option<Hole>,
+}
+
+/// Folds records into a batch.
+#[derive(Debug)]
+pub(super) struct Folding {
+    partition: TopicPartition,
+    intake: Intake,
+    last: Option<Incoming>,
+    batch: Batch,
+}
+
+impl Folding {
+    /// Begins where a row stands; `None` for a topic that is not projected.
+    pub(super) fn new(partition: TopicPartition, row: &Row) -> Option<Self> {
+        let batch = Batch {
+            from: row.next,
+            next: row.next,
+            rows: Rows::of(partition)?,
+            seqs: SeqMap::default(),
+            checkpoint: row.checkpoint.clone(),
+            letters: Vec::new(),
+            oldest: None,
+            hole: None,
+        };
+        Some(Self { partition, intake: Intake::new(partition, row.seqs.clone()), last: None, batch })
+    }
+
+    /// Folds the next records, up to a hole; what lies below the batch is passed over.
+    pub(super) fn fold(&mut self, records: Vec<Incoming>, next: i64) {
+        for record in records {
+            if record.offset < self.batch.next || self.batch.hole.is_some() {
+                continue;
+            }
+            match self.intake.admit(&record) {
+                Ok(admitted) => self.take(record, admitted),
+                Err(hole) => {
+                    self.batch.next = record.offset;
+                    self.batch.hole = Some(hole);
+                    return;
+                }
+            }
+        }
+        if self.batch.hole.is_none() {
+            self.batch.next = self.batch.next.max(next);
+        }
+    }
+
+    fn take(&mut self, record: Incoming, admitted: Admitted) {
+        let unfit = match admitted {
+            Admitted::Copy => {
+                metrics::counter!("waypost_projector_copies_total").increment(1);
+                None
+            }
+            Admitted::Unfit(unfit) => Some(unfit),
+            Admitted::Event { event, cause } => {
+                let value = record.value.clone().unwrap_or_default();
+                let (offset, append_us) = (record.offset, record.append.0);
+                self.batch.rows.add(Record { offset, append_us, event, cause, value }).err()
+            }
+        };
+        if let Some(unfit) = unfit.filter(|_| self.partition.topic.spec().dead_letters_by == Some(NAME)) {
+            let (partition, offset) = (self.partition, record.offset);
+            tracing::warn!(%partition, offset, code = unfit.code, "a record does not belong here: a dead letter");
+            self.batch.letters.push(dead_letter::of(NAME, partition, &record, &unfit));
+        }
+        self.batch.oldest.get_or_insert(record.append);
+        self.batch.next = record.offset + 1;
+        self.last = Some(record);
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.next == self.batch.from && self.batch.hole.is_none()
+    }
+
+    /// Whether the batch should wait for no more.
+    pub(super) fn is_full(&self, rows_max: usize) -> bool {
+        self.batch.rows.len() >= rows_max || self.batch.hole.is_some()
+    }
+
+    /// The append time of the first record.
+    pub(super) fn oldest(&self) -> Option<Micros> {
+        self.batch.oldest
+    }
+
+    /// The batch as it is to be written.
+    pub(super) fn finish(mut self) -> Batch {
+        self.batch.seqs = self.intake.seqs().clone();
+        if let Some(last) = &self.last {
+            self.batch.checkpoint = Some(Checkpoint::of(last));
+        }
+        self.batch
+    }
+}

@@ -1,0 +1,84 @@
+//! Users' inboxes.
+
+use bytes::Bytes;
+use waypost_runtime::postgres::Transaction;
+use waypost_schemas::{
+    event::{Entry, Event},
+    id::UserId,
+};
+
+use super::{Record, not_projected};
+use crate::machine::Unfit;
+
+const APPEND: &str = "INSERT INTO waypost.inbox_entries (user_id, partition, \"offset\", cause, kind, value, append_us) \
+    SELECT u, $2, o, c, k, v, a FROM UNNEST($1::text[], $3::int8[], $4::text[], $5::text[], $6::bytea[], $7::int8[]) \
+    AS r (u, o, c, k, v, a) ON CONFLICT DO NOTHING";
+
+/// Entries of one partition.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    partition: i32,
+    user: Vec<UserId>,
+    offset: Vec<i64>,
+    cause: Vec<String>,
+    kind: Vec<&'static str>,
+    value: Vec<Bytes>,
+    append_us: Vec<i64>,
+}
+
+impl Rows {
+    pub(super) fn new(partition: i32) -> Self {
+        Self {
+            partition,
+            user: Vec::new(),
+            offset: Vec::new(),
+            cause: Vec::new(),
+            kind: Vec::new(),
+            value: Vec::new(),
+            append_us: Vec::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.user.len()
+    }
+
+    pub(super) fn add(&mut self, record: Record) -> Result<(), Unfit> {
+        match (record.event, record.cause) {
+            (Event::EntryAdded(added), Some(cause)) => {
+                self.kind.push(kind(&added.entry));
+                self.user.push(added.user);
+                self.offset.push(record.offset);
+                self.cause.push(cause.to_string());
+                self.value.push(record.value);
+                self.append_us.push(record.append_us);
+                Ok(())
+            }
+            (event, _) => Err(not_projected(&event)),
+        }
+    }
+
+    pub(super) async fn write(&self, tx: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
+        if self.user.is_empty() {
+            return Ok(());
+        }
+        let user: Vec<&str> = self.user.iter().map(UserId::as_str).collect();
+        let value: Vec<&[u8]> = self.value.iter().map(|v| &v[..]).collect();
+        let statement = tx.prepare_cached(APPEND).await?;
+        tx.execute(
+            &statement,
+            &[&user, &self.partition, &self.offset, &self.cause, &self.kind, &value, &self.append_us],
+        )
+        .await
+        .map(|_| ())
+    }
+}
+
+fn kind(entry: &Entry) -> &'static str {
+    match entry {
+        Entry::MessageArrived(_) => "message",
+        Entry::ReceiptArrived(_) => "receipt",
+        Entry::MatchArrived(_) => "match",
+        Entry::SystemNotice(_) => "system",
+    }
+}
