@@ -1,11 +1,12 @@
 //! What a stored state says of the log that it was made from, so that it is never continued on another one.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use waypost_runtime::broker::Incoming;
 use waypost_schemas::time::Micros;
 
 /// The last record that a stored state covers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Where the record stands in its partition.
     pub offset: i64,

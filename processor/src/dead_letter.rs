@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use waypost_runtime::broker::{Headers, Incoming, Outgoing};
-use waypost_schemas::topic::{Topic, TopicPartition};
+use waypost_schemas::{
+    cause::{Cause, Position, Seq},
+    topic::{Topic, TopicPartition},
+};
 
 use crate::machine::Unfit;
 
@@ -12,23 +15,26 @@ const DETAIL_CHARS_MAX: usize = 500;
 /// The dead letter that `owner` makes of a record of `partition`.
 ///
 /// It has the key and the value of the original, and its partition where the original's topic is keyed. Its headers
-/// are CloudEvents', with `ce_id` = `dead-letter/OWNER/TOPIC/PARTITION/OFFSET`, the same however often it is written;
-/// then `code` and `detail` (why), `topic`, `partition` and `offset` (where), `append_time` (when); then the
-/// original's headers, each name behind `original_`.
+/// are `CloudEvents`', with the original as the cause in `ce_id`, the same however often it is written; then
+/// `waypost_reason` and `waypost_detail` (why), `waypost_topic`, `waypost_partition` and `waypost_offset` (where),
+/// `waypost_at` (the time of its append), `waypost_machine` (the owner); then the original's headers, each name
+/// behind `original_`.
 pub fn of(owner: &str, partition: TopicPartition, record: &Incoming, why: &Unfit) -> Outgoing {
-    let mut headers: Headers = Vec::with_capacity(12 + record.headers.len());
+    let mut headers: Headers = Vec::with_capacity(13 + record.headers.len());
+    let position = Position { topic: partition.topic, partition: partition.partition, offset: record.offset };
     let mut put = |name: &str, value: String| headers.push((name.into(), Bytes::from(value)));
-    put("ce_id", format!("dead-letter/{owner}/{partition}/{}", record.offset));
+    put("ce_id", Cause { position, ordinal: 0 }.to_string());
     put("ce_type", "waypost.DeadLetter".into());
     put("ce_source", format!("/waypost/{owner}"));
     put("ce_specversion", "1.0".into());
     put("ce_time", record.append.to_string());
-    put("code", why.code.into());
-    put("detail", why.detail.chars().take(DETAIL_CHARS_MAX).collect());
-    put("topic", partition.topic.name().into());
-    put("partition", partition.partition.to_string());
-    put("offset", record.offset.to_string());
-    put("append_time", record.append.to_string());
+    put("waypost_reason", why.code.into());
+    put("waypost_detail", why.detail.chars().take(DETAIL_CHARS_MAX).collect());
+    put("waypost_topic", partition.topic.name().into());
+    put("waypost_partition", partition.partition.to_string());
+    put("waypost_offset", record.offset.to_string());
+    put("waypost_at", record.append.to_string());
+    put("waypost_machine", owner.into());
     for (name, value) in &record.headers {
         headers.push((format!("original_{name}").into(), value.clone()));
     }
@@ -38,6 +44,13 @@ pub fn of(owner: &str, partition: TopicPartition, record: &Incoming, why: &Unfit
         value: record.value.clone(),
         headers,
     }
+}
+
+/// The dead letter that a machine makes of a record of its driving topic: one of its effects, so it has a seq too.
+pub fn derived(seq: &Seq, partition: TopicPartition, record: &Incoming, why: &Unfit) -> Outgoing {
+    let mut letter = of(&seq.machine, partition, record, why);
+    letter.headers.push(("seq".into(), Bytes::from(seq.to_string())));
+    letter
 }
 
 #[cfg(test)]
@@ -56,7 +69,8 @@ mod tests {
             headers: vec![("seq".into(), Bytes::from_static(b"x"))],
         };
         let why = Unfit { code: "foreign_record", detail: "é".repeat(600) };
-        let letter = of("projector", TopicPartition::new(Topic::Inboxes, 3), &record, &why);
+        let seq = Seq { machine: "spatial".into(), partition: 3, number: 7 };
+        let letter = derived(&seq, TopicPartition::new(Topic::Inboxes, 3), &record, &why);
         assert_eq!(letter.to, TopicPartition::new(Topic::DeadLetters, 3));
         assert_eq!(letter.value, record.value);
         let header = |name: &str| {
@@ -64,17 +78,19 @@ mod tests {
             String::from_utf8(value.to_vec()).unwrap()
         };
         for (name, value) in [
-            ("ce_id", "dead-letter/projector/inboxes/3/12"),
+            ("ce_id", "inboxes/3/12/0"),
             ("ce_time", "2018-07-30T02:00:23Z"),
-            ("code", "foreign_record"),
-            ("topic", "inboxes"),
-            ("partition", "3"),
-            ("offset", "12"),
-            ("append_time", "2018-07-30T02:00:23Z"),
+            ("waypost_reason", "foreign_record"),
+            ("waypost_topic", "inboxes"),
+            ("waypost_partition", "3"),
+            ("waypost_offset", "12"),
+            ("waypost_at", "2018-07-30T02:00:23Z"),
+            ("waypost_machine", "spatial"),
+            ("seq", "spatial/3/7"),
             ("original_seq", "x"),
         ] {
             assert_eq!(header(name), value, "{name}");
         }
-        assert_eq!(header("detail").chars().count(), DETAIL_CHARS_MAX);
+        assert_eq!(header("waypost_detail").chars().count(), DETAIL_CHARS_MAX);
     }
 }

@@ -1,5 +1,9 @@
 //! Waypost's memory: machines that fold the log, the runner that drives them, and the projector that fills the
 //! read models.
+//!
+//! What decides is pure and stands in the machines ([`spatial`], [`alerts`]) behind one trait ([`machine`]); what
+//! reads, appends and commits is the [`runner`]'s, what keeps state the [`snapshots`]'. Nothing here talks to a
+//! device. The way in: [`Processor`].
 
 pub mod alerts;
 pub mod bench;
@@ -9,4 +13,86 @@ pub mod intake;
 pub mod machine;
 pub mod projector;
 pub mod registry;
+pub mod runner;
+pub mod snapshots;
 pub mod spatial;
+
+use std::{path::PathBuf, sync::Arc};
+
+use alerts::AlertsMachine;
+use registry::Registry;
+use runner::{Places, Runner};
+use snapshots::{Place, database::Database, local::Local};
+use spatial::SpatialMachine;
+use waypost_runtime::{
+    broker::Broker,
+    clock::Clock,
+    config::Settings,
+    health::Health,
+    lifecycle::{Lifecycle, Tasks},
+    postgres::Pool,
+};
+
+use machine::Machine;
+
+/// What a processor stands on.
+pub struct Deps {
+    /// The log.
+    pub broker: Arc<dyn Broker>,
+    /// Postgres; it may be away.
+    pub pool: Pool,
+    /// The clock.
+    pub clock: Clock,
+    /// Where it tells whether it is ready.
+    pub health: Health,
+    /// The settings: how machines run, when their state is written, where the data directory is, which instance
+    /// this is.
+    pub settings: Settings,
+}
+
+/// Everything of one process that folds the log.
+pub struct Processor {
+    runner: runner::Deps,
+}
+
+impl Processor {
+    /// Prepares a processor. It asks neither the broker nor Postgres.
+    pub fn build(deps: Deps) -> Self {
+        let Deps { broker, pool, clock, health, settings } = deps;
+        let instance = format!("processor-{}", settings.instance);
+        let directory: PathBuf = settings.data_dir.join("snapshots").join(&instance);
+        let kept = settings.snapshots.kept;
+        let local = Place::Local(Local::new(directory, kept));
+        let database = Place::Database(Database::new(pool, kept));
+        let runner = runner::Deps {
+            registry: Registry::new(broker.clone()),
+            broker,
+            places: Arc::new(Places::new(local, Some(database))),
+            clock,
+            settings: settings.processor,
+            snapshot_interval: settings.snapshots.interval,
+            health,
+            instance,
+        };
+        Self { runner }
+    }
+
+    /// Starts everything as tasks, each of which ends when its stage stops softly; a failure stops the process.
+    pub fn spawn(self, tasks: &Tasks) {
+        let registry = self.runner.registry.clone();
+        let lifecycle = tasks.lifecycle().clone();
+        tasks.spawn("registry", async move {
+            tokio::select! {
+                () = lifecycle.soft_stopped() => Ok(()),
+                error = registry.follow() => Err(error),
+            }
+        });
+        spawn_machine::<SpatialMachine>(&self.runner, tasks);
+        spawn_machine::<AlertsMachine>(&self.runner, tasks);
+    }
+}
+
+fn spawn_machine<M: Machine>(deps: &runner::Deps, tasks: &Tasks) {
+    let lifecycle: Lifecycle = tasks.lifecycle().clone();
+    tasks.spawn(M::NAME, Runner::<M>::new(deps.clone()).run(lifecycle));
+}

@@ -1,5 +1,7 @@
 //! The registry as machines see it: changes by offset, each read and decoded once for all partitions.
 
+pub mod reader;
+
 use std::sync::Arc;
 
 use waypost_schemas::{
@@ -8,6 +10,8 @@ use waypost_schemas::{
 };
 
 use crate::spatial::zone::Zone;
+
+pub use reader::Registry;
 
 /// One record of the registry, ready for machines; at offsets that say nothing to machines there is none.
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ const MIGRATIONS: &[Migration] = &[
     migration(4, "matches", include_str!("../../../postgres/migrations/004_matches.sql")),
     migration(5, "inbox_entries", include_str!("../../../postgres/migrations/005_inbox_entries.sql")),
     migration(6, "registry", include_str!("../../../postgres/migrations/006_registry.sql")),
+    migration(10, "snapshots", include_str!("../../../postgres/migrations/010_snapshots.sql")),
 ];
 
 /// One step of the schema.

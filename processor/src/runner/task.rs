@@ -1,0 +1,356 @@
+//! One partition's task: fold a slice of records, send its effects, and say up to where they are durable.
+//!
+//! The order of steps is what makes a crash between any two of them harmless: 0 is committed before the first fold;
+//! effects are sent after their causes are folded, in order; an offset is told to be durable only when every effect
+//! of what lies before it is; and a snapshot is written only when what it covers is durable.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, watch};
+use waypost_runtime::broker::{self, Batch, Bounds, Feed, Incoming, Outgoing};
+use waypost_schemas::topic::TopicPartition;
+
+use super::{
+    Error, Shared,
+    fault::Step,
+    fold::{Fold, Outcome, owner},
+    measures::Measures,
+    publish::Publisher,
+    restore::{self, Beginning, Facts},
+    window::Window,
+};
+use crate::{checkpoint::Checkpoint, intake::Admitted, machine::Machine};
+
+/// How long a partition that must be let go waits for its last effects: well within the session, for which the
+/// group waits at most.
+const LET_GO: Duration = Duration::from_millis(1_500);
+/// How often a task that has nothing to do looks whether a snapshot is due.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the runner wants of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Fold on.
+    Run,
+    /// Stop soon: the group takes the partition away.
+    LetGo,
+    /// Stop cleanly: wait for every effect, then write a last snapshot.
+    Finish,
+}
+
+/// Up to where a partition's offset may be committed, told by its task.
+pub(super) struct Mark {
+    offset: AtomicI64,
+    moved: Arc<Notify>,
+}
+
+impl Mark {
+    pub(super) fn new(moved: Arc<Notify>) -> Self {
+        Self { offset: AtomicI64::new(-1), moved }
+    }
+
+    /// The offset, where the task has told one.
+    pub(super) fn get(&self) -> Option<i64> {
+        Some(self.offset.load(Ordering::Acquire)).filter(|offset| *offset >= 0)
+    }
+
+    fn set(&self, offset: i64) {
+        if self.offset.swap(offset, Ordering::AcqRel) != offset {
+            self.moved.notify_one();
+        }
+    }
+}
+
+/// Waits until the task is to stop, and how. Cancel-safe.
+async fn ordered(orders: &mut watch::Receiver<Order>) -> Order {
+    // A runner that is gone without a word has been dropped, and so will its tasks be.
+    orders.wait_for(|order| *order != Order::Run).await.map_or(Order::LetGo, |order| *order)
+}
+
+/// Owns a partition until the runner orders otherwise or the log fails.
+pub(super) async fn run<M: Machine>(
+    shared: Arc<Shared>,
+    source: TopicPartition,
+    committed: Option<i64>,
+    mut orders: watch::Receiver<Order>,
+    mark: Arc<Mark>,
+) -> Result<(), Error> {
+    let begun = {
+        let begin = pin!(Task::<M>::begin(shared, source, committed, mark));
+        tokio::select! {
+            biased;
+            _ = ordered(&mut orders) => return Ok(()),
+            begun = begin => begun?,
+        }
+    };
+    // Fenced at its first commit: the partition belongs to another already.
+    let Some((mut task, first)) = begun else { return Ok(()) };
+    task.work(first, &mut orders).await
+}
+
+/// The last record that the fold covers.
+enum Last {
+    None,
+    Restored(Checkpoint),
+    Read(Incoming),
+}
+
+struct Task<M> {
+    shared: Arc<Shared>,
+    fold: Fold<M>,
+    feed: Box<dyn Feed>,
+    window: Window,
+    publisher: Publisher,
+    measures: Measures,
+    mark: Arc<Mark>,
+    /// Effects of causes below this are folded, not sent.
+    floor: i64,
+    /// Up to where records are folded and their effects sent.
+    sent: i64,
+    /// The record before `sent`; where none was read since the start, its checkpoint.
+    last: Last,
+}
+
+impl<M: Machine> Task<M> {
+    /// Restores the partition's state and opens its topic. `None`: it belongs to another.
+    async fn begin(
+        shared: Arc<Shared>,
+        source: TopicPartition,
+        committed: Option<i64>,
+        mark: Arc<Mark>,
+    ) -> Result<Option<(Self, Batch)>, Error> {
+        let refused = |source_of| Error::Refused { machine: M::NAME, partition: source, source: source_of };
+        let owner = owner::<M>(source.partition);
+        let began = shared.clock.monotonic();
+        let found =
+            restore::newest_of_all::<M>(&shared.places, owner, &shared.cluster).await.map_err(refused)?;
+        let (bounds, manifest) = (shared.bounds(source).await?, found.restored.as_ref().map(|r| &r.manifest));
+        let facts = Facts {
+            group: &shared.group,
+            partition: source,
+            bounds,
+            committed,
+            newest: found.newest,
+            manifest,
+        };
+        let Beginning { from, floor, first } = restore::judge(facts).map_err(refused)?;
+        if first && !shared.commit_zero(source).await? {
+            return Ok(None);
+        }
+        shared.faults.at(Step::Begun)?;
+
+        let checkpoint = manifest.and_then(|m| m.checkpoint.clone());
+        let mut feed = shared.reader.open(source, from).map_err(failed::<M>)?;
+        let batch = match &checkpoint {
+            Some(checkpoint) => {
+                restore::verify(&mut *feed, checkpoint).await.map_err(failed::<M>)?.map_err(refused)?
+            }
+            None => Batch { records: Vec::new(), next: from, at_end: false },
+        };
+        let mut fold: Fold<M> = match found.restored {
+            Some(restored) => Fold::restored(restored.machine, restored.manifest, shared.keyed),
+            None => Fold::new(source.partition, shared.keyed),
+        };
+        if let Some((after, upto)) = fold.lacks() {
+            shared.registry.wait_for(upto).await.map_err(|e| registry::<M>(source, fold.next, e))?;
+            fold.look(&shared.registry.changes(after, upto));
+        }
+        let Bounds { high, .. } = bounds;
+        let (next, took) = (fold.next, shared.clock.elapsed(began));
+        tracing::info!(
+            machine = M::NAME,
+            partition = source.partition,
+            next,
+            committed,
+            high,
+            ?took,
+            "partition begun"
+        );
+        let Shared { places, clock, snapshot_interval, .. } = &*shared;
+        let publisher =
+            Publisher::new(owner, places.clone(), clock.clone(), *snapshot_interval, next, found.flawed);
+        let measures = Measures::new(M::NAME, source.partition);
+        let (window, sent) = (Window::default(), next);
+        let last = checkpoint.map_or(Last::None, Last::Restored);
+        let task = Self { shared, fold, feed, window, publisher, measures, mark, floor, sent, last };
+        Ok(Some((task, batch)))
+    }
+
+    async fn work(&mut self, first: Batch, orders: &mut watch::Receiver<Order>) -> Result<(), Error> {
+        self.tell();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut whole = self.take(first, orders).await?;
+        loop {
+            tokio::select! {
+                biased;
+                order = ordered(orders) => return self.leave(order, whole).await,
+                durable = self.window.oldest() => durable.map_err(failed::<M>)?,
+                () = self.publisher.written() => self.shared.faults.at(Step::Written)?,
+                batch = self.feed.next(), if self.window.has_room() => {
+                    whole = self.take(batch.map_err(failed::<M>)?, orders).await?;
+                }
+                _ = ticks.tick() => self.measures.snapshot_age(self.publisher.age()),
+            }
+            self.tell();
+            if whole {
+                self.snapshot();
+            }
+        }
+    }
+
+    /// Folds a batch, slice by slice, and leaves the rest when an order comes; false where a slice was left halfway.
+    async fn take(&mut self, batch: Batch, orders: &mut watch::Receiver<Order>) -> Result<bool, Error> {
+        for slice in batch.records.chunks(self.shared.slice_records) {
+            if *orders.borrow() != Order::Run {
+                return Ok(true);
+            }
+            tokio::select! {
+                biased;
+                _ = ordered(orders) => return Ok(false),
+                taken = self.slice(slice) => taken?,
+            }
+            self.tell();
+            self.snapshot();
+            // Folding alone never waits, and other tasks share the thread.
+            tokio::task::yield_now().await;
+        }
+        self.fold.next = self.fold.next.max(batch.next);
+        self.sent = self.fold.next;
+        Ok(true)
+    }
+
+    /// Folds a slice of records and sends its effects. Dropped halfway, the task must not fold on.
+    async fn slice(&mut self, records: &[Incoming]) -> Result<(), Error> {
+        let mut out = Vec::new();
+        let mut first = None;
+        let from = self.sent;
+        for record in records.iter().filter(|record| record.offset >= from) {
+            let before = out.len();
+            let admitted =
+                self.fold.admit(record).map_err(|source| Error::Hole { machine: M::NAME, source })?;
+            let outcome = match admitted {
+                Admitted::Copy => continue,
+                Admitted::Unfit(why) => self.fold.bury(record, &why, &mut out),
+                Admitted::Event { event, .. } => {
+                    if let Some((after, upto)) = self.fold.lacks() {
+                        if self.shared.registry.next() <= upto {
+                            self.send(&mut first, &mut out).await?;
+                            self.wait_for_registry(record, upto).await?;
+                        }
+                        self.fold.look(&self.shared.registry.changes(after, upto));
+                    }
+                    self.fold.apply(record, &event, &mut out)
+                }
+            };
+            if let Outcome::Buried(code) = outcome {
+                self.measures.buried(code);
+            }
+            if record.offset < self.floor {
+                out.truncate(before);
+            } else if out.len() > before {
+                first.get_or_insert(record.offset);
+            }
+        }
+        self.measures.applied(records.len());
+        self.shared.faults.at(Step::Folded)?;
+        self.send(&mut first, &mut out).await?;
+        if let Some(last) = records.last() {
+            self.last = Last::Read(last.clone());
+        }
+        self.sent = self.fold.next;
+        self.shared.faults.at(Step::Sent)
+    }
+
+    async fn send(&mut self, first: &mut Option<i64>, out: &mut Vec<Outgoing>) -> Result<(), Error> {
+        let Some(offset) = first.take() else { return Ok(()) };
+        while !self.window.has_room() {
+            self.window.oldest().await.map_err(failed::<M>)?;
+        }
+        let delivery = self.shared.producer.send(std::mem::take(out)).await.map_err(failed::<M>)?;
+        self.window.push(offset, delivery);
+        self.window.settle().map_err(failed::<M>)
+    }
+
+    async fn wait_for_registry(&mut self, record: &Incoming, upto: i64) -> Result<(), Error> {
+        let waited = self.shared.registry.wait_for(upto).await;
+        waited.map_err(|error| registry::<M>(self.fold.source, record.offset, error))
+    }
+
+    /// The offset up to which all effects are durable.
+    fn durable(&self) -> i64 {
+        self.window.durable(self.sent)
+    }
+
+    /// Tells the runner up to where it may commit; never less than what was committed already.
+    fn tell(&mut self) {
+        let durable = self.durable();
+        self.mark.set(durable.max(self.floor));
+        self.publisher.publish(durable);
+    }
+
+    /// Takes a snapshot where one is due. The fold must stand between two slices.
+    fn snapshot(&mut self) {
+        if self.publisher.is_due(self.sent) {
+            self.take_snapshot();
+            self.publisher.publish(self.durable());
+        }
+    }
+
+    fn take_snapshot(&mut self) {
+        let checkpoint = match &self.last {
+            Last::None => None,
+            Last::Restored(checkpoint) => Some(checkpoint.clone()),
+            Last::Read(record) => Some(Checkpoint::of(record)),
+        };
+        let manifest = self.fold.manifest(self.shared.cluster.clone(), checkpoint);
+        self.publisher.take(manifest, || self.fold.machine.changed_chunks());
+    }
+
+    /// Stops as it was ordered to; `whole` is false where a slice was left halfway, of which no snapshot is taken.
+    async fn leave(&mut self, order: Order, whole: bool) -> Result<(), Error> {
+        let last_effects = async {
+            while !self.window.is_empty() {
+                self.window.oldest().await?;
+            }
+            Ok(())
+        };
+        match order {
+            Order::Run => Ok(()),
+            Order::LetGo => {
+                let waited = tokio::time::timeout(LET_GO, last_effects).await;
+                self.tell();
+                waited.unwrap_or(Ok(())).map_err(failed::<M>)
+            }
+            Order::Finish => {
+                last_effects.await.map_err(failed::<M>)?;
+                self.tell();
+                if whole && !self.publisher.covers(self.sent) {
+                    self.publisher.finish(self.durable()).await;
+                    self.take_snapshot();
+                }
+                self.publisher.finish(self.durable()).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn failed<M: Machine>(source: broker::Error) -> Error {
+    Error::Broker { machine: M::NAME, source }
+}
+
+fn registry<M: Machine>(
+    partition: TopicPartition,
+    offset: i64,
+    source: crate::registry::reader::Error,
+) -> Error {
+    Error::Registry { machine: M::NAME, partition, offset, source }
+}
