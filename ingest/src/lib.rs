@@ -1,1 +1,150 @@
-//! .
+//! Waypost's way up: what clients say is checked, stamped and appended to the log, and then accepted.
+//!
+//! [`admission`] decides, purely; [`gateway`] speaks HTTP; [`appender`] appends positions, and [`registry`] follows
+//! and writes the registry. What the log's order alone can decide is not decided here: `accepted` means logged.
+//!
+//! [`Ingest::build`] makes it, [`Ingest::run`] keeps it going, [`Ingest::router`] is its door.
+
+pub mod admission;
+pub mod appender;
+pub mod code;
+pub mod gateway;
+pub mod registry;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Mutex, Semaphore};
+use waypost_runtime::{
+    auth::{Auth, Keys},
+    broker::{self, Broker, Producer, Reader},
+    clock::Clock,
+    config,
+    health::Health,
+    lifecycle::Lifecycle,
+};
+use waypost_schemas::event::LogFounded;
+
+use self::{
+    appender::{Appender, Error, Fatal},
+    gateway::Gateway,
+    registry::{Change, Lag, Outcome, Registry, Writer},
+};
+
+/// How long the founding of a log waits before it tries again.
+const FOUND_AGAIN: Duration = Duration::from_millis(200);
+
+/// What ingest stands on.
+pub struct Deps {
+    /// The log.
+    pub broker: Arc<dyn Broker>,
+    /// The time.
+    pub clock: Clock,
+    /// Where the checks `registry` and `log` are told.
+    pub health: Health,
+    /// What tokens are checked and minted by.
+    pub keys: Arc<Keys>,
+    /// How many partitions keyed topics have.
+    pub partitions: i32,
+    /// What is taken, and for how long is waited.
+    pub settings: config::Ingest,
+}
+
+/// The way up; a cheap clone.
+#[derive(Clone)]
+pub struct Ingest(Arc<Parts>);
+
+struct Parts {
+    broker: Arc<dyn Broker>,
+    reader: Arc<dyn Reader>,
+    producer: Arc<dyn Producer>,
+    fatal: Fatal,
+    clock: Clock,
+    lag: Lag,
+    gateway: Gateway,
+}
+
+impl Ingest {
+    /// Opens a reader and a producer; nothing is accepted until [`Ingest::run`] has read the registry to its end.
+    pub fn build(deps: Deps) -> Result<Self, broker::Error> {
+        let Deps { broker, clock, health, keys, partitions, settings } = deps;
+        let (reader, producer) = (broker.reader()?, broker.producer()?);
+        let (fatal, registry) = (Fatal::default(), Arc::new(Registry::default()));
+        let appender = Appender {
+            producer: producer.clone(),
+            registry: registry.clone(),
+            fatal: fatal.clone(),
+            clock: clock.clone(),
+            partitions,
+            timeout: settings.accept_timeout,
+            in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
+        };
+        let writer = Writer {
+            registry: registry.clone(),
+            broker: broker.clone(),
+            producer: producer.clone(),
+            fatal: fatal.clone(),
+            clock: clock.clone(),
+            timeout: settings.accept_timeout,
+            turn: Mutex::default(),
+        };
+        let gateway = Gateway {
+            auth: Auth { keys, clock: clock.clone() },
+            limits: (&settings).into(),
+            zone_bytes_max: settings.zone_bytes_max,
+            appender,
+            registry,
+            writer: Arc::new(writer),
+            zones: Arc::new(Semaphore::new(gateway::ZONES_IN_FLIGHT_MAX)),
+        };
+        let lag = Lag {
+            registry: health.check("registry", "the registry has not been read to its end yet"),
+            log: health.check("log", "the log was not asked yet"),
+            ready_within: settings.registry_lag_max,
+        };
+        Ok(Self(Arc::new(Parts { broker, reader, producer, fatal, clock, lag, gateway })))
+    }
+
+    /// The HTTP routes.
+    pub fn router(&self) -> axum::Router {
+        gateway::router(self.0.gateway.clone())
+    }
+
+    /// The registry as it is followed; its stamp and its view.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.0.gateway.registry.clone()
+    }
+
+    /// Follows the registry and tells the checks, until a soft stop; then waits until what was sent is in the log, or
+    /// a hard stop comes. Its task must stop after what serves the router. Fails where the process must stop.
+    pub async fn run(&self, lifecycle: Lifecycle) -> Result<(), broker::Error> {
+        let Parts { broker, reader, producer, fatal, clock, lag, gateway } = &*self.0;
+        tokio::select! {
+            followed = gateway.registry.follow(&**reader) => return followed,
+            () = lag.watch(&gateway.registry, &**broker, clock) => {}
+            error = fatal.told() => return Err(error),
+            () = lifecycle.soft_stopped() => {}
+        }
+        tokio::select! {
+            flushed = producer.flush() => flushed,
+            error = fatal.told() => Err(error),
+            () = lifecycle.hard_stopped() => Ok(()),
+        }
+    }
+
+    /// Names a log that has no name yet, and gives the name that stands. Waits as long as the broker is away; needs
+    /// [`Ingest::run`] to be running.
+    pub async fn found(&self, log: &str) -> Result<String, Error> {
+        let gateway = &self.0.gateway;
+        let change = Change::Found(LogFounded { log: log.to_owned() });
+        loop {
+            match gateway.writer.write(&change).await {
+                Err(Error::Unavailable) => tokio::time::sleep(FOUND_AGAIN).await,
+                Err(error) => return Err(error),
+                Ok(Outcome::Changed(_) | Outcome::Same(_) | Outcome::Absent) => {
+                    let stands = gateway.registry.view().log.clone();
+                    return Ok(stands.map_or_else(|| log.to_owned(), String::from));
+                }
+            }
+        }
+    }
+}

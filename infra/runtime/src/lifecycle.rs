@@ -324,7 +324,10 @@ impl Tasks {
 
     async fn drain(&self) {
         let mut stage = 0;
-        while let Some(phase) = lock(&self.shared.state).stages.get(stage).map(|(_, phase)| phase.clone()) {
+        loop {
+            // Taken in a statement of its own, or the lock would be held while tasks end, which take it.
+            let next = lock(&self.shared.state).stages.get(stage).map(|(_, phase)| phase.clone());
+            let Some(phase) = next else { return };
             phase.send_replace(Phase::Soft);
             self.ended(Some(stage)).await;
             stage += 1;

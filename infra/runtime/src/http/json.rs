@@ -44,19 +44,27 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(codes::BAD_CONTENT_TYPE.problem());
-        }
-        let body = read(request).await?;
-        let text = std::str::from_utf8(&body).map_err(|error| {
-            Problem::new(&codes::BAD_UTF8)
-                .detail(format!("byte {} of the body is not UTF-8", error.valid_up_to()))
-        })?;
-        serde_json::from_str(text).map(Self).map_err(|error| {
+        serde_json::from_slice(&json_bytes(request).await?).map(Self).map_err(|error| {
             let mut detail = error.to_string();
             detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
             Problem::new(&codes::BAD_JSON).detail(detail)
         })
+    }
+}
+
+/// The bytes of a JSON body, for who reads them by itself: the content type is JSON's, size and time are within the
+/// route's bounds, and it is UTF-8.
+pub async fn json_bytes(request: Request) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(codes::BAD_CONTENT_TYPE.problem());
+    }
+    let body = read(request).await?;
+    match std::str::from_utf8(&body) {
+        Ok(_) => Ok(body),
+        Err(error) => {
+            let detail = format!("byte {} of the body is not UTF-8", error.valid_up_to());
+            Err(Problem::new(&codes::BAD_UTF8).detail(detail))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod params;
 mod problem;
 mod server;
 
-pub use json::{BodyBytesMax, Json, body_bytes_max};
+pub use json::{BodyBytesMax, Json, body_bytes_max, json_bytes};
 pub use observe::observe;
 pub use params::{Path, Query};
 pub use problem::{Code, PROBLEMS, Problem, codes};
