@@ -12,6 +12,7 @@ pub mod dead_letter;
 pub mod intake;
 pub mod machine;
 pub mod projector;
+pub mod reads;
 pub mod registry;
 pub mod runner;
 pub mod snapshots;

@@ -144,7 +144,7 @@ impl Store {
         error: postgres::Error,
         pause: &mut Duration,
     ) -> Result<(), Error> {
-        if !passes(&error) {
+        if !error.passes() {
             return Err(Error::Postgres { partition, source: error });
         }
         {
@@ -216,26 +216,4 @@ fn read_row(row: &tokio_postgres::Row) -> Result<Row, tokio_postgres::Error> {
 
 fn is_there_already(error: &postgres::Error) -> bool {
     matches!(error, postgres::Error::Query(source) if source.code() == Some(&SqlState::UNIQUE_VIOLATION))
-}
-
-/// Whether an error passes by itself: Postgres is away, starts, stops, has no room now, or met a deadlock.
-///
-/// What remains is what it refuses about the statement or the rows, and refuses again however often it is asked.
-fn passes(error: &postgres::Error) -> bool {
-    let source = match error {
-        postgres::Error::Unavailable(_) => return true,
-        postgres::Error::Query(source) => source,
-        _ => return false,
-    };
-    let Some(code) = source.code() else { return true };
-    // Classes of Postgres' appendix A: connection, transaction rollback, resources, operator, system; then the
-    // schema that is being migrated, a standby that takes no writes yet, and a lock that was not to be had.
-    matches!(&code.code()[..2], "08" | "40" | "53" | "57" | "58")
-        || [
-            SqlState::UNDEFINED_TABLE,
-            SqlState::INVALID_SCHEMA_NAME,
-            SqlState::READ_ONLY_SQL_TRANSACTION,
-            SqlState::LOCK_NOT_AVAILABLE,
-        ]
-        .contains(code)
 }

@@ -10,4 +10,4 @@ pub use json::{BodyBytesMax, Json, body_bytes_max, json_bytes};
 pub use observe::observe;
 pub use params::{Path, Query};
 pub use problem::{Code, PROBLEMS, Problem, codes};
-pub use server::{Limits, serve};
+pub use server::{Connections, Limits, serve};

@@ -1,6 +1,13 @@
 //! An accept loop that bounds what a connection may cost, and waits for connections when it stops.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
@@ -63,6 +70,22 @@ impl Default for Limits {
     }
 }
 
+/// How many connections the server holds; every request carries it as an extension. A cheap clone.
+#[derive(Clone, Debug, Default)]
+pub struct Connections(Arc<AtomicUsize>);
+
+impl Connections {
+    /// The connections that are open now.
+    pub fn open(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, open: usize) {
+        self.0.store(open, Ordering::Relaxed);
+        metrics::gauge!("waypost_http_connections").set(open as f64);
+    }
+}
+
 /// Serves HTTP/1.1 until a soft stop; then takes no connection, and waits until all requests in progress are
 /// answered or the hard stop comes.
 ///
@@ -74,7 +97,8 @@ pub async fn serve(
     clock: Clock,
     lifecycle: Lifecycle,
 ) -> io::Result<()> {
-    let router = observe(router, clock).layer(Extension(limits));
+    let open = Connections::default();
+    let router = observe(router, clock).layer(Extension(limits)).layer(Extension(open.clone()));
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
     loop {
@@ -86,14 +110,14 @@ pub async fn serve(
                 connections.spawn(connection(stream, router.clone(), limits, lifecycle.clone(), slot));
             }
         }
-        metrics::gauge!("waypost_http_connections").set(connections.len() as f64);
+        open.set(connections.len());
     }
     drop(listener);
     tokio::select! {
         () = async { while connections.join_next().await.is_some() {} } => {}
         () = lifecycle.hard_stopped() => connections.shutdown().await,
     }
-    metrics::gauge!("waypost_http_connections").set(0.0);
+    open.set(0);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use deadpool_postgres::{Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime};
-use tokio_postgres::NoTls;
+use tokio_postgres::{NoTls, error::SqlState};
 
 use crate::config::{self, SecretUrl};
 
@@ -70,6 +70,34 @@ pub enum Error {
         #[source]
         source: tokio_postgres::Error,
     },
+}
+
+impl Error {
+    /// Whether an error passes by itself: Postgres is away, starts, stops, has no room now, or met a deadlock.
+    ///
+    /// What remains is what it refuses about the statement or the rows, and refuses again however often it is asked.
+    pub fn passes(&self) -> bool {
+        let source = match self {
+            Self::Unavailable(_) => return true,
+            Self::Query(source) => source,
+            _ => return false,
+        };
+        let Some(code) = source.code() else { return source.is_closed() || is_io(source) };
+        // Classes of Postgres' appendix A: connection, transaction rollback, resources, operator, system; then the
+        // schema that is being migrated, a standby that takes no writes yet, and a lock that was not to be had.
+        ["08", "40", "53", "57", "58"].iter().any(|class| code.code().starts_with(class))
+            || [
+                SqlState::UNDEFINED_TABLE,
+                SqlState::INVALID_SCHEMA_NAME,
+                SqlState::READ_ONLY_SQL_TRANSACTION,
+                SqlState::LOCK_NOT_AVAILABLE,
+            ]
+            .contains(code)
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
 
 /// A bounded pool of connections; a cheap clone.
