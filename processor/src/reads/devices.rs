@@ -149,18 +149,15 @@ async fn fixes(
     let client = reads.pool.get().await?;
     let statement = client.prepare_cached(TRACK).await?;
     let rows = client
-        .query(
-            &statement,
-            &[&device.as_str(), &from, &to, &at_us, &partition, &offset, &(limit as i64 + 1)],
-        )
+        .query(&statement, &[&device.as_str(), &from, &to, &at_us, &partition, &offset, &(limit as i64 + 1)])
         .await?;
     Ok(rows.iter().map(Fix::read).collect::<Result<_, _>>()?)
 }
 
 /// The device, where the identity may read it: a user reads what is his, an operator all.
 fn readable(identity: &Identity, id: String) -> Result<DeviceId, Problem> {
-    let device = DeviceId::new(id)
-        .map_err(|error| Problem::new(&codes::BAD_REQUEST).detail(error.to_string()))?;
+    let device =
+        DeviceId::new(id).map_err(|error| Problem::new(&codes::BAD_REQUEST).detail(error.to_string()))?;
     if identity.is_operator() || device.user() == identity.user {
         return Ok(device);
     }

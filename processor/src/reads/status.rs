@@ -102,7 +102,8 @@ impl Reading {
     /// Asks for the ends last: what stood at an end that was asked for later stood there then.
     async fn take(reads: &Reads) -> Result<Self, Error> {
         let cluster = reads.broker.cluster_id().await?;
-        let asked = MACHINES.map(|(name, topic)| reads.broker.committed(format!("waypost.{name}"), vec![topic]));
+        let asked =
+            MACHINES.map(|(name, topic)| reads.broker.committed(format!("waypost.{name}"), vec![topic]));
         let committed = futures_util::future::try_join_all(asked).await?;
         let next = match next_offsets(reads).await {
             Ok(next) => Some(next),
@@ -118,7 +119,8 @@ impl Reading {
         let projector = self.next.as_ref().map(|next| self.projections(next));
         let idle = machines.iter().all(|m| m.lag == 0)
             && projector.as_ref().is_some_and(|projector| projector.iter().all(|p| p.lag == 0));
-        let detail = projector.is_none().then_some("postgres is away: how far the projector is cannot be told");
+        let detail =
+            projector.is_none().then_some("postgres is away: how far the projector is cannot be told");
         let topics = self.bounds.iter().map(|(of, bounds)| Ends {
             topic: of.topic.name(),
             partition: of.partition,
