@@ -21,6 +21,7 @@ pub mod spatial;
 use std::{path::PathBuf, sync::Arc};
 
 use alerts::AlertsMachine;
+use projector::{Heads, Projector};
 use registry::Registry;
 use runner::{Places, Runner};
 use snapshots::{Place, database::Database, local::Local};
@@ -54,15 +55,18 @@ pub struct Deps {
 /// Everything of one process that folds the log.
 pub struct Processor {
     runner: runner::Deps,
+    projector: Projector,
 }
 
 impl Processor {
     /// Prepares a processor. It asks neither the broker nor Postgres.
-    pub fn build(deps: Deps) -> Self {
+    pub fn build(deps: Deps) -> Result<Self, projector::Error> {
         let Deps { broker, pool, clock, health, settings } = deps;
         let instance = format!("processor-{}", settings.instance);
         let directory: PathBuf = settings.data_dir.join("snapshots").join(&instance);
         let kept = settings.snapshots.kept;
+        let projector =
+            Projector::build(broker.clone(), pool.clone(), settings.projector, &health, instance.clone())?;
         let local = Place::Local(Local::new(directory, kept));
         let database = Place::Database(Database::new(pool, kept));
         let runner = runner::Deps {
@@ -75,7 +79,12 @@ impl Processor {
             health,
             instance,
         };
-        Self { runner }
+        Ok(Self { runner, projector })
+    }
+
+    /// How old the records are that are not in Postgres yet, for the status.
+    pub fn heads(&self) -> Heads {
+        self.projector.heads()
     }
 
     /// Starts everything as tasks, each of which ends when its stage stops softly; a failure stops the process.
@@ -90,6 +99,7 @@ impl Processor {
         });
         spawn_machine::<SpatialMachine>(&self.runner, tasks);
         spawn_machine::<AlertsMachine>(&self.runner, tasks);
+        tasks.spawn("projector", self.projector.run(tasks.lifecycle().clone()));
     }
 }
 
