@@ -5,6 +5,7 @@
 //! without gaps. That a group's membership and its fetching are two handles lets an owner restore a partition's
 //! state first and then read from the offset which that state names.
 
+pub mod kafka;
 pub mod memory;
 pub mod topics;
 
@@ -84,6 +85,13 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// What it costs to keep, about, in bytes.
+    pub fn bytes(&self) -> usize {
+        let length = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        size_of::<Self>() + length(&self.key) + length(&self.value) + headers
+    }
+
     /// The last header of a name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().rev().find(|(n, _)| &**n == name).map(|(_, v)| &v[..])
