@@ -5,6 +5,8 @@
 //! without gaps. That a group's membership and its fetching are two handles lets an owner restore a partition's
 //! state first and then read from the offset which that state names.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod kafka;
 pub mod memory;
 pub mod topics;
