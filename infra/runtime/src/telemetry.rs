@@ -4,14 +4,16 @@ use std::{
     error::Error as StdError,
     fmt,
     io::{IsTerminal, stderr},
-    sync::OnceLock,
+    panic,
+    sync::{Once, OnceLock},
+    thread,
     time::Duration,
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Tasks, said};
 
 /// Bounds of latency buckets, in seconds: from what an append takes to what a client gives up at.
 const SECONDS: [f64; 14] =
@@ -99,7 +101,20 @@ pub fn init(format: Format, filter: &str) -> Result<Telemetry, Error> {
     } else {
         tracing_subscriber::registry().with(filter).with(lines).try_init()
     };
+    log_panics();
     Ok(Telemetry { prometheus: recorder()? })
+}
+
+/// Makes a panic one line of the log, wherever it happens.
+fn log_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        panic::set_hook(Box::new(|info| {
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            let thread = thread::current().name().unwrap_or("unnamed").to_owned();
+            tracing::error!(said = said(info.payload()), place, thread, "panicked");
+        }));
+    });
 }
 
 fn recorder() -> Result<PrometheusHandle, Error> {

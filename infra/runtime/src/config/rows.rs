@@ -167,6 +167,7 @@ settings! {
         headers_max: usize = "http.headers_max", "64", 8..=1_000, "headers", "How many headers a request may have.";
         header_timeout: Duration = "http.header_timeout_ms", "10000", MS, "ms", "How long a connection may take to send the headers of its next request.";
         body_timeout: Duration = "http.body_timeout_ms", "30000", MS, "ms", "How long a request's body may take to arrive.";
+        write_timeout: Duration = "http.write_timeout_ms", "30000", MS, "ms", "How long an answer may wait for a client that does not read.";
         connections_max: usize = "http.connections_max", "4096", COUNT, "connections", "How many connections may be open; more wait to be taken.";
     }
     /// How tokens are minted.

@@ -5,6 +5,11 @@ mod observe;
 mod params;
 mod problem;
 mod server;
+mod stall;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use json::{BodyBytesMax, Json, body_bytes_max, json_bytes};
 pub use observe::observe;

@@ -32,11 +32,8 @@ async fn watch(clock: Clock, request: Request, next: Next) -> Response {
         .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => as_problem(response),
-        Err(panic) => {
-            let message = crate::lifecycle::said(&*panic);
-            tracing::error!(%route, method, message, "a request's handler panicked");
-            Problem::new(&codes::INTERNAL).into_response()
-        }
+        // The panic itself has been logged by the hook of `telemetry`.
+        Err(_) => Problem::new(&codes::INTERNAL).into_response(),
     };
     let status = response.status().as_str().to_owned();
     let labels = [("method", method.to_owned()), ("route", route), ("status", status)];

@@ -21,7 +21,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::observe::observe;
+use super::{observe::observe, stall::Stall};
 use crate::{clock::Clock, config::Http, lifecycle::Lifecycle};
 
 /// How long to wait after an accept that failed for want of descriptors: the connection stays in the backlog.
@@ -40,6 +40,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a body may take.
     pub body_timeout: Duration,
+    /// How long a write may wait for a peer that does not read.
+    pub write_timeout: Duration,
     /// How many connections may be open; more wait in the listener's backlog.
     pub connections_max: usize,
 }
@@ -52,6 +54,7 @@ impl From<&Http> for Limits {
             headers_max: http.headers_max,
             header_timeout: http.header_timeout,
             body_timeout: http.body_timeout,
+            write_timeout: http.write_timeout,
             connections_max: http.connections_max,
         }
     }
@@ -65,6 +68,7 @@ impl Default for Limits {
             headers_max: 64,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             connections_max: 4096,
         }
     }
@@ -148,12 +152,13 @@ async fn connection(
 ) {
     // Answers are small, and a client waits for each.
     let _ = stream.set_nodelay(true);
+    let stream = TokioIo::new(Stall::new(stream, limits.write_timeout));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(limits.headers_max)
         .max_header_size(limits.header_bytes_max)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(stream, TowerToHyperService::new(router))
         .with_upgrades();
     tokio::pin!(served);
     let ended = tokio::select! {
