@@ -6,6 +6,7 @@ pub mod track;
 
 use std::{sync::Arc, time::Duration};
 
+use waypost_runtime::clock::Clock;
 use waypost_schemas::{
     cause::Position,
     event::{Crossing, Event, FixReported, RuleDefined, ZoneDefined},
@@ -51,9 +52,9 @@ impl Figures {
 
 /// Measures the spatial machine and its floor, in turns, on one thread, with a rule on all crossings of all zones.
 ///
-/// `now` is monotonic time since any moment. What is prepared once for all partitions is prepared before; the fixes
+/// What is prepared once for all partitions is prepared before; the fixes
 /// of a device are in the order of their times.
-pub fn spatial(zones: Vec<ZoneDefined>, fixes: Vec<FixReported>, now: impl Fn() -> Duration) -> Figures {
+pub fn spatial(zones: Vec<ZoneDefined>, fixes: Vec<FixReported>, clock: &Clock) -> Figures {
     let changes = changes(zones);
     let index = ZoneIndex::new(changes.iter().filter_map(|change| match &change.what {
         What::Zone(zone) => Some(Arc::clone(zone)),
@@ -70,15 +71,15 @@ pub fn spatial(zones: Vec<ZoneDefined>, fixes: Vec<FixReported>, now: impl Fn() 
     };
     let (mut machine, mut floor) = (Vec::new(), Vec::new());
     for _ in 0..PASSES {
-        let start = now();
-        look_up(&index, &events);
-        floor.push(now().saturating_sub(start));
+        let start = clock.monotonic();
+        std::hint::black_box(look_up(&index, &events));
+        floor.push(clock.elapsed(start));
 
         let mut folding = SpatialMachine::new();
         changes.iter().for_each(|change| folding.look(change));
-        let start = now();
+        let start = clock.monotonic();
         figures.matches = fold(&mut folding, &events, registry);
-        machine.push(now().saturating_sub(start));
+        machine.push(clock.elapsed(start));
     }
     (figures.machine, figures.floor) = (median(machine), median(floor));
     figures

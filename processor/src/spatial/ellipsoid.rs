@@ -94,3 +94,58 @@ fn difference(from: f64, to: f64) -> f64 {
     };
     turned.to_radians()
 }
+
+#[cfg(test)]
+mod tests {
+    use geo::{Distance, Geodesic, Point};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(lat: f64, lon: f64) -> Place {
+        Place { lon, lat }
+    }
+
+    #[test]
+    fn distances_are_those_that_are_published() {
+        let quarter = 10_001_965.729;
+        let dms = |d: f64, m: f64, s: f64| d + m / 60.0 + s / 3_600.0;
+        for (from, to, expected) in [
+            // GeographicLib's manual: New York to London.
+            (at(40.6, -73.8), at(51.6, -0.5), 5_551_759.400),
+            // Geoscience Australia's test line: Flinders Peak to Buninyong.
+            (
+                at(-dms(37.0, 57.0, 3.720_3), dms(144.0, 25.0, 29.524_4)),
+                at(-dms(37.0, 39.0, 10.156_1), dms(143.0, 55.0, 35.383_9)),
+                54_972.271,
+            ),
+            (at(0.0, 0.0), at(0.0, 1.0), 111_319.491),
+            (at(0.0, 179.5), at(0.0, -179.5), 111_319.491),
+            (at(0.0, 17.0), at(90.0, -120.0), quarter),
+            (at(-90.0, 3.0), at(90.0, 50.0), 2.0 * quarter),
+            (at(90.0, 3.0), at(90.0, 50.0), 0.0),
+            (at(48.0, 180.0), at(48.0, -180.0), 0.0),
+            (at(48.0, 8.0), at(48.0, 8.0), 0.0),
+        ] {
+            let metres = metres(from, to).unwrap();
+            assert!((metres - expected).abs() < 0.001, "{from:?} to {to:?}: {metres} m, not {expected} m");
+        }
+        assert_eq!(metres(at(0.0, 0.0), at(0.5, 179.7)), None, "nearly antipodal");
+    }
+
+    proptest! {
+        #[test]
+        fn distances_are_those_of_karneys_method(
+            lat in -90.0..90.0, lon in -180.0..180.0, other_lat in -90.0..90.0, other_lon in -180.0..180.0,
+        ) {
+            let (from, to) = (at(lat, lon), at(other_lat, other_lon));
+            let expected = Geodesic.distance(Point::new(lon, lat), Point::new(other_lon, other_lat));
+            match metres(from, to) {
+                Some(metres) => prop_assert!((metres - expected).abs() < 0.001, "{} m, not {} m", metres, expected),
+                None => prop_assert!(expected > 19_800_000.0, "{} m apart is not nearly antipodal", expected),
+            }
+            let mean = 2.0 * MEAN_RADIUS_M * libm::asin(haversine(from, libm::cos(lat.to_radians()), to).sqrt());
+            prop_assert!((mean - expected).abs() <= expected * 0.0057, "{} m on the sphere, {} m", mean, expected);
+        }
+    }
+}

@@ -20,3 +20,6 @@ pub(crate) use machine::{fit, is_ahead};
 /// The registry offset at which a zone was first defined since it was last absent. A zone keeps it while it is
 /// redefined and loses it when it is removed, so it names one life of one zone.
 type Generation = i64;
+
+#[cfg(test)]
+mod tests;

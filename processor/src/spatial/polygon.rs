@@ -160,3 +160,153 @@ fn meet(p: Place, a: Place, b: Place) -> Ray {
 fn coord(place: Place) -> Coord {
     Coord { x: place.lon, y: place.lat }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Point = (i32, i32);
+
+    fn polygon(rings: &[&[Point]]) -> Polygon {
+        let place = |(x, y): &Point| Place { lon: f64::from(*x), lat: f64::from(*y) };
+        Polygon { rings: rings.iter().map(|ring| ring.iter().map(place).collect()).collect() }
+    }
+
+    fn check(rings: &[&[Point]], inside: &[(f64, f64)], outside: &[(f64, f64)]) {
+        let area = Area::new(&polygon(rings)).unwrap();
+        for (places, expected) in [(inside, true), (outside, false)] {
+            for (lon, lat) in places {
+                assert_eq!(
+                    area.contains(Place { lon: *lon, lat: *lat }),
+                    expected,
+                    "({lon}, {lat}) in {rings:?}"
+                );
+            }
+        }
+    }
+
+    const SQUARE: &[Point] = &[(0, 0), (10, 0), (10, 10), (0, 10), (0, 0)];
+    const HOLE: &[Point] = &[(2, 2), (2, 8), (8, 8), (8, 2), (2, 2)];
+
+    #[test]
+    fn vertices_and_edges_of_every_ring_are_inside() {
+        check(
+            &[SQUARE, HOLE],
+            &[
+                (0.0, 0.0),
+                (10.0, 10.0),
+                (0.0, 5.0),
+                (5.0, 10.0),
+                (10.0, 3.0),
+                (5.0, 0.0),
+                (1.0, 1.0),
+                (9.0, 5.0),
+            ],
+            &[(-0.1, 0.0), (10.1, 10.0), (5.0, 10.000_000_001), (f64::from_bits(10_f64.to_bits() + 1), 5.0)],
+        );
+        check(
+            &[SQUARE, HOLE],
+            &[(2.0, 2.0), (8.0, 8.0), (2.0, 5.0), (5.0, 8.0), (8.0, 5.0), (5.0, 2.0)],
+            &[(2.000_000_001, 5.0), (5.0, 5.0), (3.0, 2.000_000_001)],
+        );
+    }
+
+    #[test]
+    fn rays_through_vertices_and_along_edges_count_right() {
+        // A W: rays at the heights of its inner vertices and along its flat tops.
+        let w: &[Point] =
+            &[(0, 10), (2, 0), (5, 5), (8, 0), (10, 10), (8, 10), (7, 4), (5, 9), (3, 4), (2, 10), (0, 10)];
+        check(
+            &[w],
+            &[(5.0, 5.0), (5.0, 9.0), (1.0, 10.0), (9.0, 10.0), (3.0, 3.0)],
+            &[(5.0, 4.9), (5.0, 10.0), (0.0, 0.0), (5.0, 0.0), (2.9, 10.0)],
+        );
+        // Steps: flat edges on both sides of a ray.
+        let steps: &[Point] = &[(0, 0), (6, 0), (6, 2), (4, 2), (4, 4), (2, 4), (2, 6), (0, 6), (0, 0)];
+        check(
+            &[steps],
+            &[(3.0, 2.0), (5.0, 2.0), (3.0, 4.0), (1.0, 4.0)],
+            &[(-1.0, 2.0), (7.0, 2.0), (-1.0, 4.0), (5.0, 4.0), (3.0, 6.0)],
+        );
+    }
+
+    #[test]
+    fn what_is_not_quite_a_polygon_still_has_its_boundary() {
+        check(&[&[(1, 1), (5, 5), (1, 1)]], &[(1.0, 1.0), (3.0, 3.0)], &[(3.0, 2.9), (6.0, 6.0)]);
+        check(&[&[(1, 1), (5, 1), (9, 1), (1, 1)]], &[(7.0, 1.0)], &[(7.0, 1.1), (0.0, 1.0)]);
+        check(&[&[(1, 1)]], &[], &[(2.0, 1.0)]);
+        check(&[&[(0, 0), (4, 0), (4, 4), (0, 4)]], &[(0.0, 2.0), (1.0, 1.0)], &[(-1.0, 2.0)]);
+        assert!(Area::new(&polygon(&[])).is_none());
+        assert!(Area::new(&polygon(&[&[]])).is_none());
+        assert!(Area::new(&polygon(&[&[(0, 0), (400, 0), (0, 4), (0, 0)]])).is_none());
+        let nan = Polygon { rings: vec![vec![Place { lon: f64::NAN, lat: 0.0 }; 4]] };
+        assert!(Area::new(&nan).is_none());
+    }
+
+    #[test]
+    fn long_edges_do_not_make_the_bands_large() {
+        // A comb whose every edge runs through all latitudes.
+        let teeth = (0..20_000).map(|i| Place { lon: f64::from(i) / 1_000.0, lat: f64::from(i % 2) });
+        let ends =
+            [Place { lon: 20.0, lat: -1.0 }, Place { lon: 0.0, lat: -1.0 }, Place { lon: 0.0, lat: 0.0 }];
+        let area = Area::new(&Polygon { rings: vec![teeth.chain(ends).collect()] }).unwrap();
+        assert!(area.edges.len() <= COPIES_PER_EDGE_MAX * area.vertices.len());
+        assert!(area.contains(Place { lon: 0.002, lat: 0.0 }));
+        assert!(!area.contains(Place { lon: 0.002, lat: 0.000_001 }));
+    }
+
+    #[test]
+    fn an_edge_is_straight_to_the_last_bit() {
+        // On the diagonal of two floats that differ in their last bits, rounding alone would say "on the edge".
+        let next = |x: f64| f64::from_bits(x.to_bits() + 1);
+        let (a, b) = (Place { lon: 0.1, lat: 0.1 }, Place { lon: 0.3, lat: 0.3 });
+        let ring = vec![a, b, Place { lon: 0.1, lat: 0.3 }, a];
+        let area = Area::new(&Polygon { rings: vec![ring] }).unwrap();
+        assert!(area.contains(Place { lon: 0.2, lat: 0.2 }));
+        assert!(area.contains(Place { lon: 0.2, lat: next(0.2) }));
+        assert!(!area.contains(Place { lon: next(0.2), lat: 0.2 }));
+    }
+
+    /// The even-odd rule and the boundary, edge by edge, in whole numbers.
+    fn naive(rings: &[Vec<Point>], (x, y): Point) -> bool {
+        let mut odd = false;
+        for edge in rings.iter().flat_map(|ring| ring.windows(2)) {
+            let ((ax, ay), (bx, by)) = (edge[0], edge[1]);
+            let cross = (bx - ax) * (y - ay) - (by - ay) * (x - ax);
+            if cross == 0 && (ax.min(bx)..=ax.max(bx)).contains(&x) && (ay.min(by)..=ay.max(by)).contains(&y)
+            {
+                return true;
+            }
+            let upward = ay <= y && by > y;
+            let downward = by <= y && ay > y;
+            if (upward && cross > 0) || (downward && cross < 0) {
+                odd = !odd;
+            }
+        }
+        odd
+    }
+
+    fn ring(reach: i32) -> impl Strategy<Value = Vec<Point>> {
+        prop::collection::vec((-reach..=reach, -reach..=reach), 3..40).prop_map(|mut ring| {
+            ring.push(ring[0]);
+            ring
+        })
+    }
+
+    proptest! {
+        /// Rings of any kind, crossing themselves and each other: the structure must not change what the rule says.
+        #[test]
+        fn bands_answer_as_edge_by_edge_does(rings in prop::collection::vec(ring(12), 1..4)) {
+            let borrowed: Vec<&[Point]> = rings.iter().map(Vec::as_slice).collect();
+            let area = Area::new(&polygon(&borrowed)).unwrap();
+            for x in -13..=13 {
+                for y in -13..=13 {
+                    let place = Place { lon: f64::from(x), lat: f64::from(y) };
+                    prop_assert_eq!(area.contains(place), naive(&rings, (x, y)), "({}, {})", x, y);
+                }
+            }
+        }
+    }
+}
