@@ -41,7 +41,8 @@ impl Server {
     /// Sends a request's head and body on a connection of their own.
     pub(crate) async fn ask(&self, head: &str, body: impl AsRef<[u8]>) -> Answer {
         let body = body.as_ref();
-        let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let length =
+            if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
         let head = format!("{head}\r\nhost: x\r\nconnection: close\r\n{length}\r\n");
         let mut stream = self.connect().await;
         stream.write_all(head.as_bytes()).await.unwrap();

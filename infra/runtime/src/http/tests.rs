@@ -81,7 +81,8 @@ async fn what_can_be_taken_is() {
     };
     check(POST, "{\"a\":[1,2]}", "{\"a\":[1,2]}").await;
     check("POST /echo HTTP/1.1\r\ncontent-type: application/geo+json; charset=utf-8", "1", "1").await;
-    check("PUT /large HTTP/1.1\r\ncontent-type: application/json", &format!("{}7", " ".repeat(99_999)), "7").await;
+    check("PUT /large HTTP/1.1\r\ncontent-type: application/json", &format!("{}7", " ".repeat(99_999)), "7")
+        .await;
     check("GET /zones/C%C3%B4te%20d%27Ivoire%2Fnorth HTTP/1.1", "", "Côte d'Ivoire/north").await;
     check("GET /query?a=1&b=2 HTTP/1.1", "", "[(\"a\", 1), (\"b\", 2)]").await;
 }
@@ -90,7 +91,10 @@ async fn what_can_be_taken_is() {
 async fn a_problem_says_when_to_try_again_and_which_methods_there_are() {
     let server = Server::start(router(), limits()).await;
     let busy = server.get("/busy", "").await;
-    assert_eq!((busy.headers["retry-after"].as_str(), &busy.json()["retry_after"]), ("7", &serde_json::json!(7)));
+    assert_eq!(
+        (busy.headers["retry-after"].as_str(), &busy.json()["retry_after"]),
+        ("7", &serde_json::json!(7))
+    );
     assert_eq!(busy.json()["type"], "urn:waypost:problem:overloaded");
     assert_eq!(server.ask("DELETE /echo HTTP/1.1", "").await.headers["allow"], "POST");
 }
@@ -127,7 +131,10 @@ async fn a_client_that_sends_slowly_is_let_go() {
     let mut half_a_head = server.connect().await;
     half_a_head.write_all(b"GET /zones/a HTTP/1.1\r\nhost:").await.unwrap();
     let mut half_a_body = server.connect().await;
-    half_a_body.write_all(format!("{POST}\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{").as_bytes()).await.unwrap();
+    half_a_body
+        .write_all(format!("{POST}\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{").as_bytes())
+        .await
+        .unwrap();
 
     answer(&mut idle).await;
     answer(&mut half_a_head).await;
@@ -203,7 +210,10 @@ async fn requests_are_counted_by_template_and_not_by_path() {
     server.get("/zones/secret-place", "").await;
     server.get("/no/such/path", "").await;
     let text = telemetry.render();
-    assert!(text.contains(r#"waypost_http_requests_total{method="GET",route="/zones/{id}",status="200"}"#), "{text}");
+    assert!(
+        text.contains(r#"waypost_http_requests_total{method="GET",route="/zones/{id}",status="200"}"#),
+        "{text}"
+    );
     assert!(text.contains(r#"route="none",status="404""#), "{text}");
     assert!(!text.contains("secret-place") && !text.contains("/no/such"), "{text}");
 }

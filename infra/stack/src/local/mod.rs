@@ -38,9 +38,8 @@ async fn run(command: &mut Command) -> anyhow::Result<Option<Said>> {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            Err(error).with_context(|| format!("cannot run {}", Path::new(command.as_std().get_program()).display()))
-        }
+        Err(error) => Err(error)
+            .with_context(|| format!("cannot run {}", Path::new(command.as_std().get_program()).display())),
     }
 }
 

@@ -80,7 +80,11 @@ impl Watched {
     }
 
     /// Waits until `ready` says so; an error when the program ends before, or `limit` is over.
-    pub(super) async fn ready(&self, limit: Duration, mut ready: impl AsyncFnMut(Mark) -> bool) -> anyhow::Result<()> {
+    pub(super) async fn ready(
+        &self,
+        limit: Duration,
+        mut ready: impl AsyncFnMut(Mark) -> bool,
+    ) -> anyhow::Result<()> {
         let state = self.state.clone();
         let poll = async {
             loop {
@@ -139,7 +143,12 @@ impl Program {
         let running = self.spawn()?;
         let (sender, state) = watch::channel(State { now: running.mark, ..State::default() });
         let watched = Watched { name: self.name, log: self.log.clone(), state };
-        let watch = Watch { program: self, state: sender, clock: clock.clone(), lifecycle: tasks.lifecycle().clone() };
+        let watch = Watch {
+            program: self,
+            state: sender,
+            clock: clock.clone(),
+            lifecycle: tasks.lifecycle().clone(),
+        };
         tasks.spawn(watch.program.name, async move {
             watch.over(running).await;
             Ok::<(), Infallible>(())
@@ -235,7 +244,11 @@ impl Watch {
             match self.program.spawn() {
                 Ok(running) => return Some(running),
                 Err(error) => {
-                    tracing::error!(program = self.program.name, error = format!("{error:#}"), "cannot be started");
+                    tracing::error!(
+                        program = self.program.name,
+                        error = format!("{error:#}"),
+                        "cannot be started"
+                    );
                     wait = BACK_OFF_MAX;
                 }
             }

@@ -70,7 +70,9 @@ pub(super) async fn classpath(environment: &Environment) -> anyhow::Result<Strin
     };
     let path = jars.display().to_string();
     if path.contains(':') {
-        bail!("Java cannot take jars from {path}, because of the colon: set XDG_CACHE_HOME to another directory");
+        bail!(
+            "Java cannot take jars from {path}, because of the colon: set XDG_CACHE_HOME to another directory"
+        );
     }
     Ok(format!("{path}/*"))
 }
@@ -94,7 +96,8 @@ async fn cached(environment: &Environment) -> anyhow::Result<PathBuf> {
 fn cache_dir(environment: &Environment) -> anyhow::Result<PathBuf> {
     let of = |name: &str| environment.get(name).filter(|path| Path::new(path).is_absolute());
     // The XDG Base Directory Specification ignores paths that are not absolute.
-    let base = of("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(Path::new(of("HOME")?).join(".cache")));
+    let base =
+        of("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(Path::new(of("HOME")?).join(".cache")));
     let base = base.with_context(|| {
         format!("neither XDG_CACHE_HOME nor HOME names a directory for Kafka's jars: set one, {WAYS_OUT}")
     })?;
@@ -134,7 +137,9 @@ async fn fetch(cache: &Path, jars: &Path) -> anyhow::Result<()> {
         () = tell(&libs) => None,
     };
     let Some(said) = said else {
-        bail!("no Maven: the local Kafka is fetched with it; install it (Debian: apt install maven), {WAYS_OUT}");
+        bail!(
+            "no Maven: the local Kafka is fetched with it; install it (Debian: apt install maven), {WAYS_OUT}"
+        );
     };
     if !said.success || jars_in(&libs) == 0 {
         let text = last_lines(&format!("{}\n{}", said.stdout, said.stderr), 12);

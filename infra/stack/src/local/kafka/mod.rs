@@ -146,7 +146,17 @@ impl Dir {
         tracing::info!(cluster = id, "formatting kafka's storage");
         let log4j = format!("-Dlog4j2.configurationFile={}", self.log4j().display());
         let mut command = Command::new(&java.path);
-        command.args([&log4j, "-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c"]);
+        command.args([
+            &log4j,
+            "-cp",
+            classpath,
+            "kafka.tools.StorageTool",
+            "format",
+            "--standalone",
+            "-t",
+            &id,
+            "-c",
+        ]);
         let said = run(command.arg(self.properties())).await?.context("java is gone")?;
         if !said.success {
             bail!(

@@ -26,9 +26,11 @@ pub(super) struct Ports {
 pub(super) fn of(dir: &Path) -> anyhow::Result<Ports> {
     let path = dir.join("ports.json");
     let had: Option<Ports> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let seed = dir.as_os_str().as_encoded_bytes().iter().fold(0_u32, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u32::from(*byte))
-    });
+    let seed = dir
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
     let ports = choose(had, seed, is_free).context("no two free ports from 20000 to 31999 are left")?;
     match had {
         Some(had) if had == ports => return Ok(ports),

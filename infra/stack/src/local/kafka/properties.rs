@@ -13,7 +13,10 @@ const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 /// The settings of a broker with its storage in `storage`.
 pub(super) fn render(ports: Ports, storage: &Path) -> anyhow::Result<String> {
     let Some(path) = storage.to_str().filter(|path| !path.contains(',')) else {
-        bail!("kafka cannot keep its log in {}: the path holds a comma or is no UTF-8; name another --data-dir", storage.display());
+        bail!(
+            "kafka cannot keep its log in {}: the path holds a comma or is no UTF-8; name another --data-dir",
+            storage.display()
+        );
     };
     Ok(TEMPLATE
         .replace("{broker_port}", &ports.broker.to_string())
@@ -42,7 +45,8 @@ fn escape(value: &str) -> String {
 
 /// The value of a key, in a file that Kafka wrote.
 pub(super) fn value(text: &str, key: &str) -> Option<String> {
-    text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim_start().strip_prefix('=')?.trim().to_owned()))
+    text.lines()
+        .find_map(|line| Some(line.strip_prefix(key)?.trim_start().strip_prefix('=')?.trim().to_owned()))
 }
 
 /// A new cluster's id, of the kernel's random bits.

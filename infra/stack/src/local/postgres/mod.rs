@@ -3,7 +3,11 @@
 mod place;
 mod programs;
 
-use std::{fs, path::{Path, PathBuf}, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
@@ -155,7 +159,8 @@ mod tests {
     #[test]
     fn a_server_is_ready_when_its_own_pid_file_says_so() {
         let file = "4242\n/var/cluster\n1764000000\n5432\n/run/socket\n\n  123  456\nready   \n";
-        let check = |text: &str, pid: i32, expected: bool| assert_eq!(says_ready(text, pid), expected, "{text}");
+        let check =
+            |text: &str, pid: i32, expected: bool| assert_eq!(says_ready(text, pid), expected, "{text}");
         check(file, 4242, true);
         check(file, 424, false);
         check(&file.replace("ready", "starting"), 4242, false);

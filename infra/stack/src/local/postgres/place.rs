@@ -81,7 +81,10 @@ fn of_user(data: &DataDir, environment: &Environment) -> anyhow::Result<Place> {
     let hash = short_hash(data.root().as_os_str().as_encoded_bytes());
     let runtime = environment.get("XDG_RUNTIME_DIR").map(Path::new);
     let Some(socket_dir) = socket_dir(&base, runtime, user, &hash) else {
-        bail!("no directory for the store's socket is short enough: name a shorter --data-dir than {}", data.root().display());
+        bail!(
+            "no directory for the store's socket is short enough: name a shorter --data-dir than {}",
+            data.root().display()
+        );
     };
     Ok(Place { base, socket_dir, owner: None, pointer: None })
 }
@@ -149,9 +152,13 @@ impl Place {
 
     /// Refuses a socket directory that someone else has made, or can enter: `/tmp` is everybody's.
     fn check_socket_dir(&self) -> anyhow::Result<()> {
-        let dir = fs::symlink_metadata(&self.socket_dir).with_context(|| self.socket_dir.display().to_string())?;
+        let dir =
+            fs::symlink_metadata(&self.socket_dir).with_context(|| self.socket_dir.display().to_string())?;
         if !dir.is_dir() || dir.uid() != rustix::process::geteuid().as_raw() || dir.mode() & 0o077 != 0 {
-            bail!("{} is not a directory of ours with mode 0700: delete it, or chmod it", self.socket_dir.display());
+            bail!(
+                "{} is not a directory of ours with mode 0700: delete it, or chmod it",
+                self.socket_dir.display()
+            );
         }
         Ok(())
     }
@@ -162,7 +169,9 @@ impl Place {
         let host: String = bytes
             .iter()
             .map(|byte| match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(*byte).to_string(),
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    char::from(*byte).to_string()
+                }
                 _ => format!("%{byte:02X}"),
             })
             .collect();
@@ -200,7 +209,8 @@ mod tests {
 
     #[test]
     fn the_url_names_the_sockets_directory_as_its_host() {
-        let place = Place { base: "/b".into(), socket_dir: "/home/me/my data".into(), owner: None, pointer: None };
+        let place =
+            Place { base: "/b".into(), socket_dir: "/home/me/my data".into(), owner: None, pointer: None };
         assert_eq!(place.url("waypost"), "postgresql://waypost@%2Fhome%2Fme%2Fmy%20data/postgres");
     }
 }

@@ -49,7 +49,8 @@ impl Found {
 
 /// Finds every Postgres by `PATH`, `pg_config` and the places of packages.
 pub(super) async fn find(environment: &Environment) -> anyhow::Result<Found> {
-    let mut dirs: Vec<PathBuf> = environment.get("PATH").map_or_else(Vec::new, |path| std::env::split_paths(path).collect());
+    let mut dirs: Vec<PathBuf> =
+        environment.get("PATH").map_or_else(Vec::new, |path| std::env::split_paths(path).collect());
     if let Some(said) = run(Command::new("pg_config").arg("--bindir")).await? {
         dirs.push(said.stdout.trim().into());
     }

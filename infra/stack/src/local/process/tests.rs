@@ -66,7 +66,8 @@ async fn a_program_that_does_not_listen_is_ended_hard_by_a_second_stop() {
     let (lifecycle, tasks) = tasks();
     let script = "trap '' TERM; echo up; while :; do sleep 1; done";
     let watched = program(dir.path(), script).start(&tasks, &Clock::system()).expect("started");
-    until("its first line", || fs::read_to_string(dir.path().join("log")).is_ok_and(|log| log == "up\n")).await;
+    until("its first line", || fs::read_to_string(dir.path().join("log")).is_ok_and(|log| log == "up\n"))
+        .await;
     let mark = watched.mark().expect("it runs");
     lifecycle.stop(Cause::Asked("once".into()));
     let stop = async {
@@ -85,7 +86,8 @@ async fn a_program_that_ends_at_once_is_an_error_that_quotes_its_log() {
     let (lifecycle, tasks) = tasks();
     let watched =
         program(dir.path(), "echo no room left; exit 3").start(&tasks, &Clock::system()).expect("started");
-    let error = watched.ready(Duration::from_secs(10), async |_| false).await.expect_err("it ended").to_string();
+    let error =
+        watched.ready(Duration::from_secs(10), async |_| false).await.expect_err("it ended").to_string();
     assert!(error.contains("ended as soon as it was started (exit status: 3)"), "{error}");
     assert!(error.contains("no room left"), "{error}");
     lifecycle.stop(Cause::Asked("the test is over".into()));
