@@ -1,6 +1,10 @@
 //! How far a long command has come, on standard error: a bar on a terminal, a line now and then otherwise.
 
-use std::{cell::Cell, io::IsTerminal as _, time::Duration};
+use std::{
+    cell::Cell,
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use waypost_runtime::clock::{Clock, Monotonic};
@@ -29,6 +33,7 @@ impl Progress {
                 None => (ProgressBar::new_spinner(), "{spinner} {msg}"),
             };
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+            bar.set_message(format!("0 {what}"));
             bar.with_style(ProgressStyle::with_template(template).expect("the template is right"))
         });
         let begun = clock.monotonic();
@@ -49,7 +54,7 @@ impl Progress {
             }
             None if self.clock.elapsed(self.written.get()) >= LINE_EVERY => {
                 self.written.set(self.clock.monotonic());
-                eprintln!("{}{}{}", self.percent(position), self.counted(done), self.left(position));
+                tell(&format!("{}{}{}", self.percent(position), self.counted(done), self.left(position)));
             }
             None => {}
         }
@@ -58,8 +63,8 @@ impl Progress {
     /// Writes a line beside the bar.
     pub(super) fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| tell(line)),
+            None => tell(line),
         }
     }
 
@@ -92,4 +97,9 @@ impl Progress {
             _ => String::new(),
         }
     }
+}
+
+/// Writes a line to standard error; that nobody reads it is no reason to stop.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

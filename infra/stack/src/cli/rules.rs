@@ -33,7 +33,8 @@ enum Command {
 #[command(after_help = "\
 Example:
   waypost rules add --id borders --on enter,exit --zones all --subjects all --notify warden
-  waypost rules add --id depots --on enter --zones North --zones 'East, Gate 2' --subjects depot/van-7 --notify ops")]
+  waypost rules add --id depots --on enter --zones North --zones 'East, 2' \\
+    --subjects depot/van-7 --notify ops")]
 struct Add {
     /// Its id
     #[arg(long, value_name = "R")]

@@ -21,7 +21,7 @@ use self::{
     post::{Answer, Poster},
     rows::{Bad, Chunk},
 };
-use super::{file::Source, progress::Progress};
+use super::{file::Source, output, progress::Progress};
 use crate::client::{self, Client};
 
 /// How many lanes may have a request in flight: enough that small requests do not wait for each other's append.
@@ -50,8 +50,8 @@ const EXIT_INTERRUPTED: u8 = 130;
 #[command(after_help = "\
 A bad line is named on standard error and counted, and the rest goes on.
 
-Exit codes: 0 all lines were taken, 2 some lines were bad and all others were taken, 1 the import could not
-go on, 130 it was interrupted.
+Exit codes: 0 all lines were taken, 2 some were bad and all others were taken,
+1 the import could not go on, 130 it was interrupted.
 
 Example:
   waypost import fixes.csv.gz
@@ -74,11 +74,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let progress = Progress::begin(source.bytes, "fixes", Clock::system());
     let (summary, failure) = import(&client, source, &stop, &progress).await;
     progress.end();
-    if args.json {
-        println!("{}", serde_json::to_string(&summary)?);
-    } else {
-        println!("{}", summary.text());
-    }
+    output::line(&if args.json { serde_json::to_string(&summary)? } else { summary.text() })?;
     if let Some(error) = failure {
         return Err(error.context(format!("the import of {} could not go on", args.file.display())));
     }

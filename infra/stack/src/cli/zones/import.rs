@@ -14,7 +14,7 @@ use waypost_runtime::{
 
 use super::features::{self, Feature};
 use crate::{
-    cli::{file::Source, progress::Progress},
+    cli::{file::Source, output, progress::Progress},
     client::{self, Client},
 };
 
@@ -38,8 +38,8 @@ const EXIT_INTERRUPTED: u8 = 130;
 #[command(after_help = "\
 A feature that is refused is named on standard error and counted, and the rest goes on.
 
-Exit codes: 0 all features are zones, 2 some were refused and all others are zones, 1 the import could not
-go on, 130 it was interrupted.
+Exit codes: 0 all features are zones, 2 some were refused and all others are zones,
+1 the import could not go on, 130 it was interrupted.
 
 Example:
   waypost zones import countries.geojson.gz
@@ -69,11 +69,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut summary = import.summary;
     summary.interrupted = stop.is_stopping();
     progress.end();
-    if args.json {
-        println!("{}", serde_json::to_string(&summary)?);
-    } else {
-        println!("{}", summary.text());
-    }
+    output::line(&if args.json { serde_json::to_string(&summary)? } else { summary.text() })?;
     ended.with_context(|| format!("the import of {} could not go on", args.file.display()))?;
     Ok(match &summary {
         Summary { interrupted: true, .. } => ExitCode::from(EXIT_INTERRUPTED),
