@@ -226,6 +226,6 @@ fn codes_are_unique_and_in_one_form() {
     seen.dedup();
     assert_eq!(seen.len(), all);
     for code in seen {
-        assert!(code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
+        assert!(code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{code}");
     }
 }
