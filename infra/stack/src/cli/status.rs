@@ -28,7 +28,9 @@ pub(super) struct Status {
     cluster: String,
     topics: Vec<Ends>,
     machines: Vec<Machine>,
-    projector: Vec<Projection>,
+    /// Absent while Postgres is away.
+    #[serde(default)]
+    projector: Option<Vec<Projection>>,
     #[serde(default)]
     freshness_ms: Option<i64>,
     #[serde(default)]
@@ -39,6 +41,8 @@ pub(super) struct Status {
 struct Ends {
     topic: String,
     partition: i32,
+    #[serde(default)]
+    low: i64,
     high: i64,
 }
 
@@ -64,16 +68,17 @@ struct Reach<'a> {
     topic: &'a str,
     partition: i32,
     next: Option<i64>,
+    low: i64,
     end: i64,
 }
 
 impl Reach<'_> {
     fn lag(&self) -> i64 {
-        (self.end - self.next.unwrap_or(0)).max(0)
+        (self.end - self.next.unwrap_or(self.low)).max(0)
     }
     /// Whether it stands anywhere but at the end.
     fn differs(&self) -> bool {
-        self.next.unwrap_or(0) != self.end
+        self.next.unwrap_or(self.low) != self.end
     }
 }
 
@@ -90,8 +95,8 @@ impl Status {
 
     /// The reader that is furthest from its partition's end, as a sentence; `None` where all stand at their ends.
     pub(super) fn laggard(&self) -> Option<String> {
-        if self.machines.is_empty() || self.projector.is_empty() {
-            return Some("no machine or no projector has begun".to_owned());
+        if self.projector.is_none() {
+            return Some("the projector cannot be asked: Postgres is away".to_owned());
         }
         let worst = self.reaches().into_iter().filter(Reach::differs).max_by_key(Reach::lag)?;
         Some(format!(
@@ -106,22 +111,15 @@ impl Status {
     }
 
     fn reaches(&self) -> Vec<Reach<'_>> {
-        let ends = self.ends();
-        let end = |topic: &str, partition| ends.get(&(topic, partition)).copied().unwrap_or(0);
-        let machines = self.machines.iter().map(|m| Reach {
-            reader: &m.name,
-            topic: &m.topic,
-            partition: m.partition,
-            next: m.committed,
-            end: end(&m.topic, m.partition),
-        });
-        let projector = self.projector.iter().map(|p| Reach {
-            reader: PROJECTOR,
-            topic: &p.topic,
-            partition: p.partition,
-            next: Some(p.next),
-            end: end(&p.topic, p.partition),
-        });
+        let bounds: BTreeMap<_, _> =
+            self.topics.iter().map(|t| ((&*t.topic, t.partition), (t.low, t.high))).collect();
+        let reach = |reader, topic, partition, next| {
+            let (low, end) = bounds.get(&(topic, partition)).copied().unwrap_or_default();
+            Reach { reader, topic, partition, next, low, end }
+        };
+        let machines = self.machines.iter().map(|m| reach(&*m.name, &*m.topic, m.partition, m.committed));
+        let projector = self.projector.iter().flatten();
+        let projector = projector.map(|p| reach(PROJECTOR, &*p.topic, p.partition, Some(p.next)));
         machines.chain(projector).collect()
     }
 
