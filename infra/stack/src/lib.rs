@@ -7,3 +7,4 @@
 pub mod cli;
 pub mod client;
 mod local;
+pub mod up;

@@ -108,7 +108,8 @@ async fn begin(
     settings.kafka.bootstrap = Some(bootstrap.clone());
 
     let mut config = kafka::Config::new(bootstrap.clone());
-    config.properties = settings.kafka.properties.0.clone();
+    config.properties =
+        settings.kafka.properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     config.limits.feed_records_max = settings.kafka.feed_records_max;
     config.limits.feed_bytes_max = settings.kafka.feed_bytes_max;
     let broker: Arc<dyn Broker> = Arc::new(kafka::Broker::connect(config)?);
