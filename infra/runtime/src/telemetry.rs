@@ -145,3 +145,36 @@ impl fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_start_changes_nothing_and_records_in_the_same_place() {
+        let first = init(Format::Json, "off").unwrap();
+        let second = init(Format::Pretty, "waypost=debug,off").unwrap();
+        metrics::counter!("waypost_telemetry_test_total").increment(1);
+        for telemetry in [first, second] {
+            assert!(telemetry.render().contains("waypost_telemetry_test_total 1"));
+        }
+    }
+
+    #[test]
+    fn a_filter_that_is_not_understood_is_named() {
+        let error = init(Format::Auto, "info,waypost=loud").unwrap_err();
+        assert!(
+            error.to_string().starts_with("log filter \"info,waypost=loud\" is not understood"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_chain_tells_each_source_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Layer(&'static str, #[source] Option<Box<Layer>>);
+        let error = Layer("a", Some(Box::new(Layer("b", Some(Box::new(Layer("c", None)))))));
+        assert_eq!(Chain(&error).to_string(), "a: b: c");
+    }
+}

@@ -166,13 +166,10 @@ impl Keys {
     /// once end with the same key. Tests a signature.
     pub fn load_or_create(dir: &Path, settings: &config::Auth) -> Result<Self, Error> {
         let path = dir.join(FILE);
-        let seed = match load(&path)? {
-            Some(seed) => seed,
-            None => {
-                create(dir, &path)?;
-                load(&path)?.ok_or_else(|| Error::Format { path: path.clone() })?
-            }
-        };
+        if load(&path)?.is_none() {
+            create(dir, &path)?;
+        }
+        let seed = load(&path)?.ok_or(Error::Format { path })?;
         Self::from_seed(&seed, settings)
     }
 
@@ -342,7 +339,7 @@ fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn pkcs8(seed: &[u8; SEED_BYTES]) -> Vec<u8> {
+pub(super) fn pkcs8(seed: &[u8; SEED_BYTES]) -> Vec<u8> {
     [&PKCS8_PREFIX[..], seed].concat()
 }
 

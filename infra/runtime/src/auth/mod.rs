@@ -1,9 +1,11 @@
-//! Who a request is from: EdDSA tokens, and the axum extractors that check them.
+//! Who a request is from: `EdDSA` tokens, and the axum extractors that check them.
 //!
 //! Identity comes from the token alone. Tokens are never logged.
 
 mod extract;
 mod keys;
+#[cfg(test)]
+mod tests;
 
 pub use extract::{Auth, Operator};
 pub use keys::{Claims, Error, Keys, Minted, Refusal};

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -252,7 +252,7 @@ impl Config {
                 .map_or_else(|| key.clone(), |name| format!("{OPEN}.\"{name}\""));
             let value =
                 if value.parse::<u64>().is_ok() { value } else { toml::Value::from(value).to_string() };
-            text.push_str(&format!("# {doc}\n{key} = {value}  # {unit}, {source}\n\n"));
+            let _ = writeln!(text, "# {doc}\n{key} = {value}  # {unit}, {source}\n");
         }
         text
     }
@@ -303,6 +303,6 @@ fn take_env(resolved: &mut Resolved, faults: &mut Vec<Fault>, env: &BTreeMap<Str
 }
 
 /// `WAYPOST_INGEST_ACCEPT_TIMEOUT_MS` for `ingest.accept_timeout_ms`.
-fn env_name(key: &str) -> String {
+pub(super) fn env_name(key: &str) -> String {
     format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase())
 }

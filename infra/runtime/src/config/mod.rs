@@ -6,6 +6,8 @@
 mod load;
 mod near;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use load::{Config, Error, Fault, Setting, Source, Sources, environment};

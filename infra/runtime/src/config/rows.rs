@@ -123,7 +123,7 @@ settings! {
     }
     /// How Postgres is reached.
     postgres: Postgres {
-        url: Option<SecretUrl> = "postgres.url", "", TEXT, "URL", "The database, postgresql://user@host/name or with host=/socket/dir; without one Waypost starts its own.";
+        url: Option<SecretUrl> = "postgres.url", "", TEXT, "URL", "The database, with a host or with a socket's directory as its host; without one Waypost starts its own.";
         connections_max: usize = "postgres.connections_max", "8", 1..=1_000, "connections", "How many connections a process holds.";
         connect_timeout: Duration = "postgres.connect_timeout_ms", "5000", MS, "ms", "How long connecting, and waiting for a free connection, may take.";
         query_timeout: Duration = "postgres.query_timeout_ms", "30000", MS, "ms", "How long one statement may take.";
@@ -153,7 +153,7 @@ settings! {
     projector: Projector {
         batch_records_max: usize = "projector.batch_records_max", "5000", COUNT, "records", "How many records of a partition one transaction holds.";
         batch_wait: Duration = "projector.batch_ms", "100", MS, "ms", "How long a batch that is not full waits for more records.";
-        connections_max: usize = "projector.connections_max", "3", 1..=1_000, "connections", "How many transactions it has under way at once, at most one a connection of postgres.connections_max.";
+        connections_max: usize = "projector.connections_max", "3", 1..=1_000, "connections", "How many transactions it has under way at once, at most as many as there are connections.";
     }
     /// When state is written down.
     snapshots: Snapshots {
@@ -183,6 +183,6 @@ settings! {
     /// What is logged, on stderr.
     log: Log {
         format: Format = "log.format", "auto", ANY, "format", "How log lines are written: pretty, json, or auto (pretty on a terminal).";
-        filter: String = "log.filter", "info", 1..=4_096, "filter", "What is logged: a level, or a list such as info,waypost_ingest=debug.";
+        filter: String = "log.filter", "info", 1..=4_096, "filter", "What is logged: a level, or a list such as `info,waypost_ingest=debug`.";
     }
 }

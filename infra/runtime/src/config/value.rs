@@ -182,6 +182,10 @@ impl Value for SecretUrl {
 /// Replaces the password of `scheme://user:password@host/...?password=...`.
 fn mask_password(url: &str) -> String {
     let (url, query) = url.split_once('?').map_or((url, None), |(url, query)| (url, Some(query)));
+    if query.is_some_and(|query| query.contains('@')) {
+        // Perhaps the question mark is part of a password that somebody forgot to encode.
+        return MASK.to_owned();
+    }
     let mut shown = match url.split_once("://") {
         // The last @ ends the user's part: a password may hold one that somebody forgot to encode.
         Some((scheme, rest)) => match rest.rsplit_once('@') {

@@ -5,6 +5,8 @@
 //! other, so that what serves requests ends before what those requests need.
 
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 use std::{
     any::Any,

@@ -10,7 +10,7 @@ use super::pool::{Client, Error, Pool, check_version};
 const LOCK: i64 = 0x7761_7970_6f73_7401;
 
 /// Every migration; a new one is one new line here.
-const MIGRATIONS: &[Migration] = &[
+pub(super) const MIGRATIONS: &[Migration] = &[
     migration(1, "schema", include_str!("../../../postgres/migrations/001_schema.sql")),
     migration(2, "projection", include_str!("../../../postgres/migrations/002_projection.sql")),
     migration(3, "positions", include_str!("../../../postgres/migrations/003_positions.sql")),
@@ -22,13 +22,13 @@ const MIGRATIONS: &[Migration] = &[
 
 /// One step of the schema.
 #[derive(Debug, Clone, Copy)]
-struct Migration {
-    number: i32,
-    name: &'static str,
+pub(super) struct Migration {
+    pub(super) number: i32,
+    pub(super) name: &'static str,
     sql: &'static str,
 }
 
-const fn migration(number: i32, name: &'static str, sql: &'static str) -> Migration {
+pub(super) const fn migration(number: i32, name: &'static str, sql: &'static str) -> Migration {
     Migration { number, name, sql }
 }
 
@@ -57,7 +57,7 @@ pub async fn migrate(pool: &Pool) -> Result<Migrated, Error> {
     apply(pool, MIGRATIONS).await
 }
 
-async fn apply(pool: &Pool, migrations: &'static [Migration]) -> Result<Migrated, Error> {
+pub(super) async fn apply(pool: &Pool, migrations: &'static [Migration]) -> Result<Migrated, Error> {
     let mut client: Client = pool.get().await?;
     check_version(&client).await?;
     let transaction = client.transaction().await?;

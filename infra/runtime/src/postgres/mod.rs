@@ -2,6 +2,10 @@
 
 mod migrate;
 mod pool;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use migrate::{Migrated, migrate};
 pub use pool::{Client, Error, Pool, Transaction};

@@ -97,7 +97,7 @@ impl Error {
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// A bounded pool of connections; a cheap clone.
@@ -159,5 +159,10 @@ pub(super) async fn check_version(client: &Client) -> Result<(), Error> {
             &[],
         )
         .await?;
-    if row.get::<_, i32>(0) < VERSION_MIN { Err(Error::TooOld { found: row.get(1) }) } else { Ok(()) }
+    new_enough(row.get(0), row.get(1))
+}
+
+/// Whether a server of this `server_version_num` is supported.
+pub(super) fn new_enough(number: i32, version: String) -> Result<(), Error> {
+    if number < VERSION_MIN { Err(Error::TooOld { found: version }) } else { Ok(()) }
 }
