@@ -1,0 +1,6 @@
+//! Machines on the deterministic twin: whatever dies, and wherever, a reader of the outputs takes what the straight
+//! fold of the log derives, each record once.
+
+mod crashes;
+mod refusals;
+mod world;

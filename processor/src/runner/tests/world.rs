@@ -1,0 +1,409 @@
+//! A log with known input, processes that fold it and die, and the straight fold that all of it must equal.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use waypost_runtime::{
+    broker::{Broker, Headers, Incoming, Outgoing, memory::Cluster},
+    clock::Clock,
+    config,
+    health::Health,
+    lifecycle::{Cause as StopCause, Lifecycle},
+};
+use waypost_schemas::{
+    cause::{Seq, SeqMap, Taken},
+    codec,
+    event::{Circle, Crossing, Event, FixReported, Geometry, RuleDefined, ZoneDefined},
+    id::{DeviceId, RuleId, UserId, ZoneId},
+    partition,
+    place::Place as At,
+    time::Micros,
+    topic::{Topic, TopicPartition},
+};
+
+use super::super::{
+    Deps, Error, Places, Runner,
+    fault::{Faults, Step},
+};
+use crate::{
+    machine::{Effects, Input, Machine},
+    registry::{Change, Registry, What},
+    snapshots::{Place, local::Local},
+    spatial::zone::Zone,
+};
+
+/// How many partitions keyed topics have here.
+pub(super) const KEYED: i32 = 3;
+/// How long anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) fn micros(seconds: i64) -> Micros {
+    Micros(1_500_000_000_000_000 + seconds * Micros::SECOND)
+}
+
+/// A fix that is inside zone `home` where `inside`, else far from every zone.
+pub(super) fn fix(device: &str, second: i64, inside: bool, registry: i64) -> Event {
+    FixReported {
+        device: DeviceId::new(device).unwrap(),
+        lat: if inside { 48.0 } else { 10.0 },
+        lon: 16.0,
+        at_us: micros(second),
+        accuracy_m: None,
+        speed_mps: None,
+        heading_deg: None,
+        altitude_m: None,
+        attributes: BTreeMap::new(),
+        registry,
+    }
+    .into()
+}
+
+fn zone(id: &str, radius_m: f64) -> Event {
+    let centre = At { lon: 16.0, lat: 48.0 };
+    let geometry = Geometry::Circle(Circle { centre, radius_m });
+    ZoneDefined { zone: ZoneId::new(id).unwrap(), geometry, by: UserId::new("boss").unwrap() }.into()
+}
+
+fn rule(id: &str) -> Event {
+    RuleDefined {
+        rule: RuleId::new(id).unwrap(),
+        on: vec![Crossing::Exit, Crossing::Enter],
+        zones: None,
+        subjects: None,
+        notify: vec![UserId::new("warden").unwrap(), UserId::new("boss").unwrap()],
+        by: UserId::new("boss").unwrap(),
+    }
+    .into()
+}
+
+/// A seeded choice, the same everywhere.
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        // Knuth's MMIX generator.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// A process of `World`.
+pub(super) struct Process {
+    pub(super) lifecycle: Lifecycle,
+    tasks: JoinSet<Result<(), Error>>,
+}
+
+impl Process {
+    /// Waits until it ends of its own accord.
+    pub(super) async fn ended(&mut self) -> Result<(), Error> {
+        let ended = tokio::time::timeout(PATIENCE, self.tasks.join_next()).await.expect("it ends in time");
+        ended.expect("it runs").expect("it does not panic")
+    }
+
+    /// Stops it cleanly.
+    pub(super) async fn stop(mut self) -> Result<(), Error> {
+        self.lifecycle.stop(StopCause::Asked("the test is over".into()));
+        self.ended().await
+    }
+}
+
+/// A cluster, a data directory, and what was appended so far.
+pub(super) struct World {
+    pub(super) cluster: Cluster,
+    pub(super) directory: TempDir,
+    pub(super) dice: Dice,
+    /// How often snapshots are taken.
+    pub(super) snapshot_interval: Duration,
+    pub(super) slice_records: usize,
+    second: i64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let cluster = Cluster::new(KEYED);
+        cluster.set_time(micros(0));
+        let mut world = Self {
+            cluster,
+            directory: tempfile::tempdir().unwrap(),
+            dice: Dice(seed),
+            snapshot_interval: Duration::from_millis(2),
+            slice_records: 4,
+            second: 0,
+        };
+        world.change(&zone("home", 5_000.0));
+        world.change(&rule("watch"));
+        world
+    }
+
+    /// Appends a record; returns its offset.
+    pub(super) fn append(
+        &self,
+        to: TopicPartition,
+        key: &str,
+        value: impl Into<Bytes>,
+        headers: Headers,
+    ) -> i64 {
+        let key = Some(Bytes::copy_from_slice(key.as_bytes()));
+        self.cluster.append(Outgoing { to, key, value: Some(value.into()), headers }).unwrap()
+    }
+
+    /// Changes the registry.
+    pub(super) fn change(&mut self, event: &Event) {
+        self.append(TopicPartition::new(Topic::Registry, 0), "x", codec::encode(event), Vec::new());
+    }
+
+    pub(super) fn report(&self, device: &str, event: &Event) {
+        let partition = partition::of(device.as_bytes(), KEYED);
+        self.append(
+            TopicPartition::new(Topic::Positions, partition),
+            device,
+            codec::encode(event),
+            Vec::new(),
+        );
+    }
+
+    /// Appends fixes of several devices, changes of the registry between them, and now and then junk.
+    pub(super) fn reports(&mut self, records: usize) {
+        for _ in 0..records {
+            self.second += 1;
+            self.cluster.set_time(micros(self.second));
+            let device = format!("van-{}", self.dice.below(7));
+            match self.dice.below(40) {
+                0 => {
+                    let event = rule(&format!("rule-{}", self.dice.below(3)));
+                    self.change(&event);
+                }
+                1 => {
+                    let event = zone(&format!("zone-{}", self.dice.below(2)), 1_000.0);
+                    self.change(&event);
+                }
+                2 => {
+                    let partition = partition::of(device.as_bytes(), KEYED);
+                    let to = TopicPartition::new(Topic::Positions, partition);
+                    self.append(to, &device, &b"\0\0\0\0junk"[..], Vec::new());
+                }
+                // Device time out of range.
+                3 => self.report(&device, &fix(&device, 5_000_000_000, true, 1)),
+                _ => {
+                    let inside = self.dice.below(2) == 0;
+                    let end = self.end(TopicPartition::new(Topic::Registry, 0));
+                    // Nodes of ingest lag.
+                    let registry = (end - 1 - self.dice.below(3) as i64).max(1);
+                    self.report(&device, &fix(&device, self.second, inside, registry));
+                }
+            }
+        }
+    }
+
+    pub(super) fn end(&self, of: TopicPartition) -> i64 {
+        self.cluster.records(of).len() as i64
+    }
+
+    /// The snapshots of a process.
+    pub(super) fn local(&self, instance: &str) -> Local {
+        Local::new(self.directory.path().join(instance), 2)
+    }
+
+    /// Starts a process that runs a machine, and dies where it is told to.
+    pub(super) fn start<M: Machine>(&self, name: &str, planted: Option<(Step, u32)>) -> Process {
+        let broker: Arc<dyn Broker> = Arc::new(self.cluster.connect(name));
+        let registry = Registry::new(broker.clone());
+        let deps = Deps {
+            broker,
+            registry: registry.clone(),
+            places: Arc::new(Places::new(Place::Local(self.local(name)), None)),
+            clock: Clock::system(),
+            settings: config::Processor {
+                commit_interval: Duration::from_millis(1),
+                batch_records_max: self.slice_records,
+            },
+            snapshot_interval: self.snapshot_interval,
+            health: Health::default(),
+            instance: name.to_owned(),
+        };
+        let faults = Arc::new(Faults { planted: std::sync::Mutex::new(planted) });
+        let lifecycle = Lifecycle::new();
+        let runner = Runner::<M>::new(deps).run_with(lifecycle.clone(), faults);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            tokio::select! {
+                ended = runner => ended,
+                error = registry.follow() => panic!("{error}"),
+            }
+        });
+        Process { lifecycle, tasks }
+    }
+
+    /// Waits until a machine has committed everything that there is.
+    pub(super) async fn idle<M: Machine>(&self, process: &mut Process) -> Result<(), Error> {
+        let broker = self.cluster.connect("observer");
+        let idle = async {
+            loop {
+                let committed = broker.committed(group::<M>(), vec![M::DRIVES]).await.unwrap();
+                if self.sources::<M>().all(|p| committed.get(&p) == Some(&self.end(p))) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            ended = process.tasks.join_next() => ended.expect("it runs").expect("it does not panic"),
+            waited = tokio::time::timeout(PATIENCE, idle) => {
+                waited.expect("all is folded and committed in time");
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn sources<M: Machine>(&self) -> impl Iterator<Item = TopicPartition> {
+        (0..KEYED).map(|p| TopicPartition::new(M::DRIVES, p))
+    }
+
+    /// Compares what a reader takes from the outputs with the straight fold, and both with their numbers.
+    pub(super) fn check<M: Machine>(&self, outputs: &[Topic]) {
+        let expected = straight::<M>(self);
+        let mut taken: BTreeMap<TopicPartition, Vec<Derived>> = BTreeMap::new();
+        for topic in outputs {
+            for partition in 0..KEYED {
+                let to = TopicPartition::new(*topic, partition);
+                for (seq, record) in self.read(to) {
+                    let source = TopicPartition::new(M::DRIVES, seq.partition);
+                    taken.entry(source).or_default().push(Derived::of(to, &record));
+                }
+            }
+        }
+        for (source, mut derived) in expected {
+            let mut taken = taken.remove(&source).unwrap_or_default();
+            // The order inside of each output partition is the log's; the outputs themselves have none.
+            derived.sort_by_key(|d| d.to);
+            taken.sort_by_key(|d| d.to);
+            assert_eq!(taken, derived, "{source}");
+        }
+        assert!(taken.is_empty(), "effects without a cause: {taken:?}");
+    }
+
+    /// What a reader takes from a partition: no copy, and no hole.
+    pub(super) fn read(&self, of: TopicPartition) -> Vec<(Seq, Incoming)> {
+        let mut map = SeqMap::default();
+        let mut taken = Vec::new();
+        for record in self.cluster.records(of) {
+            let seq: Seq = std::str::from_utf8(record.header("seq").unwrap()).unwrap().parse().unwrap();
+            match map.take(&seq) {
+                Taken::Next => taken.push((seq, record)),
+                Taken::Copy => {}
+                Taken::Hole { expected } => panic!("{of}: {seq} where {expected} should come"),
+            }
+        }
+        taken
+    }
+}
+
+pub(super) fn group<M: Machine>() -> String {
+    format!("waypost.{}", M::NAME)
+}
+
+/// A derived record, as far as the straight fold can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Derived {
+    to: TopicPartition,
+    cause: String,
+    key: Option<Bytes>,
+    value: Option<Bytes>,
+    reason: Option<Bytes>,
+}
+
+impl Derived {
+    fn of(to: TopicPartition, record: &Incoming) -> Self {
+        let text = |name: &str| record.header(name).map(Bytes::copy_from_slice);
+        Self {
+            to,
+            cause: String::from_utf8(text("ce_id").unwrap().to_vec()).unwrap(),
+            key: record.key.clone(),
+            value: record.value.clone(),
+            reason: text("waypost_reason"),
+        }
+    }
+}
+
+/// What a machine derives from the log as it stands: each record once, in order, and nothing else.
+fn straight<M: Machine>(world: &World) -> BTreeMap<TopicPartition, Vec<Derived>> {
+    let changes: Vec<Arc<Change>> = world
+        .cluster
+        .records(TopicPartition::new(Topic::Registry, 0))
+        .iter()
+        .filter_map(|record| {
+            let what = match codec::decode(record.value.as_deref()?).ok()? {
+                Event::ZoneDefined(zone) => What::Zone(Arc::new(Zone::new(zone, record.offset))),
+                Event::RuleDefined(rule) => What::Rule(Arc::new(rule)),
+                _ => return None,
+            };
+            Some(Arc::new(Change { offset: record.offset, what }))
+        })
+        .collect();
+    world.sources::<M>().map(|source| (source, straight_of::<M>(world, source, &changes))).collect()
+}
+
+fn straight_of<M: Machine>(world: &World, source: TopicPartition, changes: &[Arc<Change>]) -> Vec<Derived> {
+    let (mut machine, mut effects, mut view, mut derived) = (M::new(), Effects::default(), -1, Vec::new());
+    let records: Vec<Incoming> = if source.topic.is_derived() {
+        world.read(source).into_iter().map(|(_, record)| record).collect()
+    } else {
+        world.cluster.records(source)
+    };
+    for record in records {
+        let position = waypost_schemas::cause::Position {
+            topic: source.topic,
+            partition: source.partition,
+            offset: record.offset,
+        };
+        let mut dead = |code: &str| {
+            derived.push(Derived {
+                to: TopicPartition::new(Topic::DeadLetters, source.partition),
+                cause: format!("{position}/0"),
+                key: record.key.clone(),
+                value: record.value.clone(),
+                reason: Some(Bytes::copy_from_slice(code.as_bytes())),
+            });
+        };
+        let event = match codec::decode(record.value.as_deref().unwrap_or_default()) {
+            Ok(event) => event,
+            Err(error) => {
+                dead(error.code());
+                continue;
+            }
+        };
+        let stamp = event.registry().unwrap_or(-1);
+        if M::LOOKS_AT_REGISTRY {
+            changes.iter().filter(|c| c.offset > view && c.offset <= stamp).for_each(|c| machine.look(c));
+        }
+        view = view.max(stamp);
+        let input = Input { position, append: record.append, event: &event, registry: view };
+        if let Err(unfit) = machine.apply(input, &mut effects) {
+            dead(unfit.code);
+            continue;
+        }
+        for (ordinal, effect) in effects.drain().enumerate() {
+            derived.push(Derived {
+                to: TopicPartition::new(effect.topic, partition::of(&effect.key, KEYED)),
+                cause: format!("{position}/{ordinal}"),
+                key: Some(effect.key),
+                value: Some(codec::encode(&effect.event).into()),
+                reason: None,
+            });
+        }
+    }
+    derived
+}
+
+/// The files of a directory and those below it.
+pub(super) fn files(below: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(below).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
