@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use tokio::time::timeout;
 
-use super::{Cause, Lifecycle, Outcome, Tasks};
+use super::{Cause, Lifecycle, Outcome, Tasks, signals};
 
 /// How long a test waits for what should come at once on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -147,4 +148,17 @@ async fn a_hard_stop_cuts_the_drain_short() {
     let outcome = ends(&tasks, PATIENCE * 10).await;
     assert_eq!(outcome.cause.to_string(), "SIGINT");
     assert!(outcome.is_clean(), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn the_first_signal_stops_softly_and_the_second_hard() {
+    let lifecycle = Lifecycle::new();
+    signals(&lifecycle).unwrap();
+    let raise = |signal| rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+    raise(Signal::TERM);
+    timeout(PATIENCE, lifecycle.soft_stopped()).await.expect("the first should stop softly");
+    assert!(!lifecycle.is_hard_stopped());
+    raise(Signal::INT);
+    timeout(PATIENCE, lifecycle.hard_stopped()).await.expect("the second should stop hard");
+    assert_eq!(lifecycle.cause().unwrap().to_string(), "SIGTERM");
 }
