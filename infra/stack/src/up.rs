@@ -83,7 +83,9 @@ async fn begin(
     telemetry: Telemetry,
 ) -> anyhow::Result<()> {
     let clock = Clock::system();
-    // What is started first is stopped last.
+    // Stages stop in the order that they are made in: what is started first is made last.
+    let up = tasks.stage("http");
+    let memory = tasks.stage("processor");
     let ground = tasks.stage("local");
     let mut processes = std::collections::BTreeMap::new();
     if let Some(mark) = Mark::own() {
@@ -123,7 +125,6 @@ async fn begin(
     let minted = keys.mint(&operator, clock.now())?;
     write_private(&data.operator_token(), minted.token.as_bytes())?;
 
-    let memory = tasks.stage("processor");
     let processor = Processor::build(waypost_processor::Deps {
         broker: broker.clone(),
         pool: pool.clone(),
@@ -134,7 +135,6 @@ async fn begin(
     let heads = processor.heads();
     processor.spawn(&memory);
 
-    let up = tasks.stage("http");
     let ingest = Ingest::build(waypost_ingest::Deps {
         broker: broker.clone(),
         clock: clock.clone(),
