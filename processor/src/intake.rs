@@ -5,6 +5,7 @@ use waypost_schemas::{
     cause::{Cause, Seq, SeqMap, Taken},
     codec,
     event::Event,
+    header,
     topic::{Topic, TopicPartition},
 };
 
@@ -96,14 +97,14 @@ fn decode(topic: Topic, record: &Incoming) -> Result<Event, Unfit> {
 /// The seq and the cause that a derived record carries; only the topic's own writers may have derived it.
 fn origin(topic: Topic, record: &Incoming) -> Result<(Seq, Cause), Unfit> {
     let text = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
-    let seq: Seq = text("seq").and_then(|t| t.parse().ok()).ok_or_else(|| Unfit {
+    let seq: Seq = text(header::SEQ).and_then(|t| t.parse().ok()).ok_or_else(|| Unfit {
         code: "no_seq",
         detail: "a derived record carries a header seq: machine/partition/number".into(),
     })?;
     if !topic.spec().writers.contains(&&*seq.machine) {
         return Err(Unfit { code: "foreign_writer", detail: format!("no such machine writes to {topic}") });
     }
-    let cause = text("ce_id").and_then(|t| t.parse().ok()).ok_or_else(|| Unfit {
+    let cause = text(header::ID).and_then(|t| t.parse().ok()).ok_or_else(|| Unfit {
         code: "no_cause",
         detail: "a derived record carries a header ce_id: topic/partition/offset/ordinal".into(),
     })?;

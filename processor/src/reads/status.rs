@@ -58,7 +58,8 @@ struct Ends {
 
 #[derive(Debug, Serialize)]
 struct Machine {
-    machine: &'static str,
+    #[serde(rename = "machine")]
+    name: &'static str,
     topic: &'static str,
     partition: i32,
     /// Absent until an owner has taken the partition.
@@ -139,7 +140,7 @@ impl Reading {
                 let committed = committed.get(of).copied();
                 let lag = bounds.high - committed.unwrap_or(bounds.low);
                 let (topic, partition) = (topic.name(), of.partition);
-                machines.push(Machine { machine: name, topic, partition, committed, lag });
+                machines.push(Machine { name, topic, partition, committed, lag });
             }
         }
         machines

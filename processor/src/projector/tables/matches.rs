@@ -4,6 +4,7 @@ use waypost_runtime::postgres::Transaction;
 use waypost_schemas::{
     cause::Cause,
     event::{Event, RuleMatched},
+    id::{UserId, ZoneId},
 };
 
 use super::{Record, not_projected};
@@ -66,7 +67,7 @@ impl Rows {
         row: &Row,
     ) -> Result<u64, tokio_postgres::Error> {
         let matched = &row.matched;
-        let audience: Vec<&str> = matched.audience.iter().map(|user| user.as_str()).collect();
+        let audience: Vec<&str> = matched.audience.iter().map(UserId::as_str).collect();
         tx.execute(
             statement,
             &[
@@ -75,7 +76,7 @@ impl Rows {
                 &row.cause.to_string(),
                 &matched.rule.as_str(),
                 &matched.rule_version,
-                &matched.zone.as_ref().map(|zone| zone.as_str()),
+                &matched.zone.as_ref().map(ZoneId::as_str),
                 &matched.event.as_str(),
                 &matched.initial,
                 &matched.device.as_str(),
