@@ -36,7 +36,7 @@ pub(crate) const KEYED: i32 = 3;
 /// The log's time when it begins.
 pub(crate) const DAY: &str = "2026-03-01T00:00:00Z";
 /// How long a state may take to come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A log and the numbers of the machines that write to it.
 pub(crate) struct World {
