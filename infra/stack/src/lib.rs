@@ -2,9 +2,12 @@
 //!
 //! What it is: the place where the crates are wired. `up` starts a local Kafka and Postgres where no address is
 //! given, and runs ingest and processor on one HTTP port; `cli` is the command line over it. What it is not: a
-//! place where anything about fixes, zones or messages is decided. The way in: [`cli::run`].
+//! place where anything about fixes, zones or messages is decided. The way in: [`up::start`], which the
+//! tests use too, and [`cli::run`].
 
 pub mod cli;
 pub mod client;
 mod local;
 pub mod up;
+
+pub use local::Environment;

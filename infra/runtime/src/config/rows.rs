@@ -104,7 +104,7 @@ const COUNT: RangeInclusive<u64> = 1..=10_000_000;
 
 settings! {
     top {
-        data_dir: PathBuf = "data_dir", "waypost-data", 1..=4_096, "path", "Where keys, snapshots and what Waypost started itself are kept.";
+        data_dir: PathBuf = "data_dir", ".waypost", 1..=4_096, "path", "Where keys, snapshots and what Waypost started itself are kept.";
         listen: SocketAddr = "listen", "127.0.0.1:7400", ANY, "address", "Where HTTP is served; port 0 takes a free one.";
         url: String = "url", "http://127.0.0.1:7400", 1..=4_096, "URL", "The stack that commands talk to.";
         token: Option<Secret> = "token", "", TEXT, "token", "The token that commands show; without one the data directory's operator token.";

@@ -110,9 +110,9 @@ impl DataDir {
         self.root.join("logs")
     }
 
-    /// What a processor instance keeps: its lock and its snapshots.
+    /// What a processor instance keeps beside its snapshots: its lock.
     pub fn instance(&self, number: u32) -> PathBuf {
-        self.root.join(format!("processor-{number}"))
+        self.root.join("instances").join(format!("processor-{number}"))
     }
 
     /// Takes the lock of the whole directory.
@@ -131,6 +131,12 @@ impl DataDir {
 /// Makes a directory and its parents where they are missing, with mode 0700.
 pub fn create_private(dir: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io(dir))
+}
+
+/// A new UUID of the kernel's random bits, as text.
+pub fn random_uuid() -> Result<String, Error> {
+    let source = Path::new("/proc/sys/kernel/random/uuid");
+    Ok(fs::read_to_string(source).map_err(Error::io(source))?.trim().to_owned())
 }
 
 /// Replaces a file in one step, with mode 0600: a reader meets the old content or the new one.

@@ -1,5 +1,6 @@
 //! The command line: one module per command, each with its arguments and its `run`.
 
+mod config;
 mod duration;
 mod file;
 mod import;
@@ -7,9 +8,11 @@ mod matches;
 mod output;
 mod progress;
 mod rules;
+mod settings;
 mod simulate;
 mod status;
 mod token;
+mod topics;
 mod up;
 mod wait;
 mod zones;
@@ -36,6 +39,8 @@ enum Command {
     Wait(wait::Args),
     Token(token::Args),
     Simulate(simulate::Args),
+    Topics(topics::Args),
+    Config(config::Args),
 }
 
 /// Carries out a command; its exit code, or why it could not be carried out (exit code 1).
@@ -50,5 +55,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Wait(args) => wait::run(args).await,
         Command::Token(args) => token::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
+        Command::Topics(args) => topics::run(args).await,
+        Command::Config(args) => config::run(&args),
     }
 }

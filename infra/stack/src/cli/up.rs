@@ -1,22 +1,28 @@
 //! `waypost up`: runs the stack until it is told to stop.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, process::ExitCode};
 
 use waypost_runtime::{
-    config::{self, Config, Sources},
+    config::{SecretUrl, environment},
+    lifecycle::{self, Lifecycle},
     telemetry,
 };
 
-use crate::up::{self, Options};
+use super::{output, settings::Settings};
+use crate::up::{Options, Part, Stack, start};
 
-/// Starts Kafka and Postgres where no address is given, and runs Waypost until Ctrl-C
+/// Start Kafka and Postgres where no address is given, and run Waypost until Ctrl-C
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  waypost up --data-dir ./.waypost --listen 127.0.0.1:7400")]
+#[command(after_help = "Example:
+  waypost up
+  waypost up --data-dir /srv/waypost --listen 0.0.0.0:7400
+  waypost up --kafka broker:9092 --postgres postgresql://waypost@db/waypost
+  waypost up --join .waypost --only processor --instance 2")]
 pub(super) struct Args {
-    /// Where the log, the store, the lock, `stack.json` and `operator.token` stand
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// The address of the HTTP port
+    /// Where the log, the store, the lock, stack.json and operator.token stand; default: .waypost
+    #[arg(long, value_name = "DIR", conflicts_with = "join")]
+    data_dir: Option<String>,
+    /// Address of the HTTP port; default: 127.0.0.1:7400, and a free port with --join
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
     /// A Kafka that is there, instead of a local one
@@ -25,27 +31,64 @@ pub(super) struct Args {
     /// A Postgres that is there, instead of a local one
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
-    /// A file of settings, instead of waypost.toml
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    /// Run this part alone; may be given more than once
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
+    /// Join the stack that runs in this data directory: use its Kafka, its Postgres and its keys
+    #[arg(long, value_name = "DIR")]
+    join: Option<String>,
+    /// Which processor this is; two that run at once have different numbers
+    #[arg(long, value_name = "N")]
+    instance: Option<u32>,
+    /// Say where everything is as one line of JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut flags = BTreeMap::new();
-    let data_dir = args.data_dir.map(|dir| dir.display().to_string());
-    for (key, value) in [
-        ("data_dir", data_dir),
-        ("listen", args.listen),
+    let join = args.join.is_some();
+    let listen = args.listen.or_else(|| join.then(|| "127.0.0.1:0".to_owned()));
+    let flags = [
+        ("data_dir", args.join.or(args.data_dir)),
+        ("listen", listen),
         ("kafka.bootstrap", args.kafka),
         ("postgres.url", args.postgres),
-    ] {
-        flags.extend(value.map(|value| (key.to_owned(), value)));
-    }
-    let environment = config::environment();
-    let sources = Sources::read(flags, environment.clone(), args.config.as_deref())?;
-    let settings = Config::load(&sources)?.settings().clone();
+        ("instance", args.instance.map(|number| number.to_string())),
+    ];
+    let settings = args.settings.load(flags)?.settings().clone();
     let telemetry = telemetry::init(settings.log.format, &settings.log.filter)?;
-    let data_dir = settings.data_dir.clone();
-    up::run(Options { data_dir, settings, environment }, telemetry).await?;
+    let parts = if args.only.is_empty() { vec![Part::Ingest, Part::Processor] } else { args.only };
+    let parts = parts.into_iter().collect::<BTreeSet<_>>();
+    let options = Options { settings, environment: environment(), parts, join };
+
+    let lifecycle = Lifecycle::new();
+    lifecycle::signals(&lifecycle)?;
+    let stack = start(options, &lifecycle, &telemetry).await?;
+    output::write(describe(&stack, args.json)?.as_bytes())?;
+    let outcome = stack.wait().await;
+    if outcome.cause.is_failure() {
+        anyhow::bail!("stopped: {}", outcome.cause);
+    }
+    if !outcome.aborted.is_empty() {
+        tracing::warn!(tasks = ?outcome.aborted, "did not end in time and were given up");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn describe(stack: &Stack, json: bool) -> anyhow::Result<String> {
+    let (addresses, data) = (stack.addresses(), stack.data_dir().display());
+    if json {
+        let mut all = serde_json::to_value(addresses)?;
+        all["postgres"] = SecretUrl::new(&*addresses.postgres).to_string().into();
+        all["data_dir"] = data.to_string().into();
+        return Ok(all.to_string() + "\n");
+    }
+    Ok(format!(
+        "Waypost runs; Ctrl-C stops it.\n  HTTP      {}\n  Kafka     {}\n  Postgres  {}\n  data      {data}\n  token     {data}/operator.token\n",
+        addresses.url,
+        addresses.kafka,
+        SecretUrl::new(&*addresses.postgres),
+    ))
 }

@@ -4,7 +4,7 @@ pub(crate) mod kafka;
 pub(crate) mod postgres;
 mod process;
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
@@ -12,8 +12,11 @@ use tokio::process::Command;
 
 pub(crate) use self::process::Watched;
 
+/// How long Postgres, and then Kafka, may take to end in order, and a second each to be ended hard.
+pub(crate) const LOCAL_STOP_WITHIN: Duration = Duration::from_secs(42);
+
 /// The process's environment, as an argument.
-pub(crate) type Environment = BTreeMap<String, String>;
+pub type Environment = BTreeMap<String, String>;
 
 /// The first eight bytes of a text's SHA-256 in hexadecimal: a name for what belongs to the text.
 fn short_hash(text: &[u8]) -> String {

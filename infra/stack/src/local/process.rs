@@ -79,6 +79,16 @@ impl Watched {
         self.state.borrow().now
     }
 
+    /// Resolves when it is another process, or none; cancel-safe.
+    pub(crate) async fn changed(&self) {
+        let was = self.mark();
+        let mut state = self.state.clone();
+        // The task that watches has ended where this fails: nothing will change any more.
+        if state.wait_for(|state| state.now != was).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until `ready` says so; an error when the program ends before, or `limit` is over.
     pub(super) async fn ready(
         &self,

@@ -1,8 +1,10 @@
 //! The broker's settings, in Java's properties format.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, path::Path};
 
 use anyhow::{Context as _, bail};
+
+use waypost_runtime::datadir::random_uuid;
 
 use super::ports::Ports;
 
@@ -51,10 +53,8 @@ pub(super) fn value(text: &str, key: &str) -> Option<String> {
 
 /// A new cluster's id, of the kernel's random bits.
 pub(super) fn cluster_id() -> anyhow::Result<String> {
-    const SOURCE: &str = "/proc/sys/kernel/random/uuid";
     loop {
-        let uuid = fs::read_to_string(SOURCE).context(SOURCE)?;
-        let id = base64(&uuid).with_context(|| format!("{SOURCE} gives no UUID"))?;
+        let id = base64(&random_uuid()?).context("the kernel gives no UUID")?;
         // Kafka's own tools never make one that looks like an option.
         if !id.starts_with('-') {
             return Ok(id);

@@ -3,11 +3,7 @@
 mod place;
 mod programs;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
@@ -52,15 +48,6 @@ pub(crate) struct Postgres {
     pub(crate) url: String,
     /// Its process.
     pub(crate) watched: Watched,
-    socket: PathBuf,
-}
-
-impl Postgres {
-    /// The socket's own file.
-    #[cfg(test)]
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
-    }
 }
 
 /// Starts the store of a data directory, and waits until it takes connections.
@@ -92,7 +79,7 @@ pub(crate) async fn start(
     let pid_file = cluster.join("postmaster.pid");
     watched.ready(READY_WITHIN, async |mark| is_ready(&pid_file, mark)).await?;
     tracing::info!(socket = %place.socket_dir.display(), pid = ?watched.mark().map(|mark| mark.pid), "postgres runs");
-    Ok(Postgres { url: place.url(USER), socket: place.socket(), watched })
+    Ok(Postgres { url: place.url(USER), watched })
 }
 
 fn program(place: &Place, data: &DataDir) -> Program {

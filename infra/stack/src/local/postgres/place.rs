@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
-use waypost_runtime::datadir::{DataDir, create_private, write_private};
+use waypost_runtime::datadir::{DataDir, create_private, random_uuid, write_private};
 
 use super::super::{Environment, run, short_hash};
 
@@ -58,9 +58,7 @@ async fn of_root(data: &DataDir) -> anyhow::Result<Place> {
     let pointer = match had.filter(|pointer| pointer.base == base) {
         Some(pointer) => pointer,
         None => {
-            let source = "/proc/sys/kernel/random/uuid";
-            let token = fs::read_to_string(source).context(source)?.trim().to_owned();
-            let pointer = Pointer { base: base.clone(), token };
+            let pointer = Pointer { base: base.clone(), token: random_uuid()? };
             write_private(&path, &serde_json::to_vec(&pointer)?)?;
             pointer
         }
@@ -103,11 +101,6 @@ impl Place {
     /// The cluster's own directory.
     pub(super) fn cluster(&self) -> PathBuf {
         self.base.join("cluster")
-    }
-
-    /// The socket's own file.
-    pub(super) fn socket(&self) -> PathBuf {
-        self.socket_dir.join(SOCKET_NAME)
     }
 
     /// Makes the directories; a base that belongs to a data directory that is gone is emptied first.
