@@ -45,14 +45,10 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// librdkafka's lines repeat with every attempt to connect; what comes of them is told by errors.
+/// librdkafka's lines repeat with every attempt to connect, and a fatal one comes as an error too; it is told where
+/// that is handled.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(facility, "librdkafka: {line}");
-        }
-        _ => tracing::debug!(facility, "librdkafka: {line}"),
-    }
+    tracing::debug!(?level, facility, "librdkafka: {line}");
 }
 
 pub(super) fn error_event(outage: &Outage, error: &KafkaError, reason: &str) {

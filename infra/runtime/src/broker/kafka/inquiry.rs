@@ -206,20 +206,29 @@ impl Inquiry {
         self.await_created(topics, keyed).await
     }
 
-    /// Waits until the brokers know the topics, which is a moment after they are created.
+    /// Waits until the topics answer: their partitions have leaders a moment after the creation is answered.
     async fn await_created(self: &Arc<Self>, topics: &[Topic], keyed: i32) -> Result<(), Error> {
         const STEP: Duration = Duration::from_millis(50);
-        let known = async {
+        let topics: Arc<[Topic]> = topics.into();
+        let answer = async {
             loop {
-                let counts = self.blocking(Self::counts).await?;
-                if topics.iter().all(|t| counts.get(t) == Some(&t.partitions(keyed))) {
-                    return Ok(());
+                let asked = topics.clone();
+                let answer = self
+                    .blocking(move |inquiry| {
+                        let counts = inquiry.counts()?;
+                        let known = asked.iter().all(|t| counts.get(t) == Some(&t.partitions(keyed)));
+                        if known { inquiry.bounds(&asked).map(|_| true) } else { Ok(false) }
+                    })
+                    .await;
+                match answer {
+                    Ok(true) => return Ok(()),
+                    Ok(false) | Err(Error::Unavailable { .. }) => tokio::time::sleep(STEP).await,
+                    Err(error) => return Err(error),
                 }
-                tokio::time::sleep(STEP).await;
             }
         };
         let late = || Error::Unavailable { what: "the topics that were created".to_owned() };
-        tokio::time::timeout(self.wait_max, known).await.unwrap_or_else(|_| Err(late()))
+        tokio::time::timeout(self.wait_max, answer).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// A client for administration, for one use: nobody would poll it between two.
@@ -232,7 +241,7 @@ impl Inquiry {
 
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
-        request: fn(&Self) -> Result<T, Error>,
+        request: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let inquiry = self.clone();
         let answer = tokio::task::spawn_blocking(move || request(&inquiry)).await;
