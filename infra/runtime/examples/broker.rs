@@ -28,10 +28,14 @@ async fn main() {
         [what, address, rest @ ..] => (what.as_str(), address, rest),
         _ => usage(),
     };
-    let broker: Arc<dyn Broker> = Arc::new(kafka::Broker::connect(Config::new(address)).expect("settings"));
+    let config = Config::new(address);
+    let broker: Arc<dyn Broker> = Arc::new(kafka::Broker::connect(config.clone()).expect("settings"));
     match (what, rest) {
-        ("contract", []) => contract::check(broker, &process::id().to_string()).await,
-        ("bench", []) => bench(&*broker).await.expect("bench"),
+        ("contract", []) => {
+            contract::check(broker, &process::id().to_string()).await;
+            kafka::bare::check_partitioner(config, contract::KEYED);
+        }
+        ("bench", []) => bench(&*broker, config).await.expect("bench"),
         ("member", [group, instance]) => member(&*broker, group, instance).await,
         ("stream", [seconds]) => stream(broker, seconds.parse().expect("seconds")).await.expect("stream"),
         _ => usage(),
@@ -56,7 +60,7 @@ fn record(to: i32, value: Bytes) -> Outgoing {
 }
 
 /// Appends and reads a million records of 200 bytes, and times single appends.
-async fn bench(broker: &dyn Broker) -> Result<(), Error> {
+async fn bench(broker: &dyn Broker, config: Config) -> Result<(), Error> {
     const BATCHES: usize = 1_000;
     const BATCH: usize = 1_000;
     topics::apply(broker, contract::KEYED).await?;
@@ -74,6 +78,9 @@ async fn bench(broker: &dyn Broker) -> Result<(), Error> {
     }
     let per_second = |began: Instant| (BATCHES * BATCH) as f64 / began.elapsed().as_secs_f64();
     println!("appended {:.0} records of 200 bytes a second", per_second(began));
+    let began = Instant::now();
+    kafka::bare::append(config, &value, BATCHES * BATCH, contract::KEYED);
+    println!("librdkafka alone appended {:.0} a second", per_second(began));
 
     let reader = broker.reader()?;
     let began = Instant::now();

@@ -48,13 +48,11 @@ impl Ownership {
     /// Begins a commit of what is still owned; names what is not.
     fn begin(&self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), Error> {
         let mut state = self.lock();
-        match offsets.keys().find(|p| !state.owned.contains(p)) {
-            Some(partition) => Err(Error::Fenced { partition: *partition }),
-            None => {
-                state.committing = true;
-                Ok(())
-            }
+        if let Some(partition) = offsets.keys().find(|p| !state.owned.contains(p)) {
+            return Err(Error::Fenced { partition: *partition });
         }
+        state.committing = true;
+        Ok(())
     }
 
     fn end(&self) {

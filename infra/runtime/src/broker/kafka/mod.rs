@@ -3,6 +3,8 @@
 //!
 //! Every call of librdkafka that can block runs on a thread of its own or on tokio's blocking threads.
 
+#[cfg(feature = "contract")]
+pub mod bare;
 mod commit;
 mod context;
 mod error;

@@ -53,13 +53,15 @@ impl Shared {
     }
 }
 
+type Answer = Result<Vec<Position>, Error>;
+
 /// The promise of one send, kept by the tickets of its records.
 struct Promise {
     shared: Arc<Shared>,
     to: Vec<TopicPartition>,
     offsets: Vec<AtomicI64>,
     missing: AtomicUsize,
-    tell: Mutex<Option<oneshot::Sender<Result<Vec<Position>, Error>>>>,
+    tell: Mutex<Option<oneshot::Sender<Answer>>>,
     _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
@@ -82,7 +84,7 @@ impl Promise {
         }
     }
 
-    fn answer(&self, answer: Result<Vec<Position>, Error>) {
+    fn answer(&self, answer: Answer) {
         if let Some(tell) = self.tell.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Nobody hears it where the promise was dropped.
             let _ = tell.send(answer);

@@ -29,12 +29,19 @@ struct State {
     bytes: usize,
     /// The next offset after what was taken.
     next: i64,
-    /// The end of the log was reached after the last record here.
-    ended: bool,
-    end_told: bool,
+    end: End,
     paused: bool,
     failed: Option<Error>,
-    failure_told: bool,
+    /// The error was told, and nothing comes any more.
+    over: bool,
+}
+
+/// Whether the log ends after the last record here.
+#[derive(PartialEq)]
+enum End {
+    Unknown,
+    Reached,
+    Told,
 }
 
 /// What [`Queue::take`] found.
@@ -50,11 +57,10 @@ impl Queue {
             records: VecDeque::new(),
             bytes: 0,
             next: offset,
-            ended: false,
-            end_told: false,
+            end: End::Unknown,
             paused: false,
             failed: None,
-            failure_told: false,
+            over: false,
         };
         Self {
             records_max: limits.feed_records_max,
@@ -78,9 +84,11 @@ impl Queue {
         if !records.is_empty() {
             state.bytes += records.iter().map(Incoming::bytes).sum::<usize>();
             state.records.extend(records.drain(..));
-            state.end_told = false;
+            state.end = End::Unknown;
         }
-        state.ended = ended;
+        if ended {
+            state.end = End::Reached;
+        }
         let pause = !state.paused && self.over(&state, PAUSE_PERCENT);
         state.paused |= pause;
         drop(state);
@@ -107,11 +115,11 @@ impl Queue {
     fn try_take(&self) -> Option<Taken> {
         let mut state = self.lock();
         if state.records.is_empty() {
-            if let Some(error) = state.failed.clone().filter(|_| !state.failure_told) {
-                state.failure_told = true;
+            if let Some(error) = state.failed.take() {
+                state.over = true;
                 return Some(Taken { batch: Err(error), resume: false });
             }
-            if !state.ended || state.end_told || state.failed.is_some() {
+            if state.over || state.end != End::Reached {
                 return None;
             }
         }
@@ -121,8 +129,10 @@ impl Queue {
         if let Some(last) = records.last() {
             state.next = last.offset + 1;
         }
-        let at_end = state.ended && state.records.is_empty();
-        state.end_told = at_end;
+        let at_end = state.end == End::Reached && state.records.is_empty();
+        if at_end {
+            state.end = End::Told;
+        }
         let resume = state.paused && !self.over(&state, RESUME_PERCENT);
         state.paused &= !resume;
         Some(Taken { batch: Ok(Batch { records, next: state.next, at_end }), resume })

@@ -33,10 +33,17 @@ pub(super) struct Connection {
     pub(super) life: u64,
     pub(super) suspended: bool,
     pub(super) held: bool,
-    pub(super) double_next: bool,
-    pub(super) refuse_next: bool,
+    /// What its next record meets.
+    pub(super) fault: Option<Fault>,
     /// What it sent and has not landed, oldest first.
     pub(super) limbo: VecDeque<Unlanded>,
+}
+
+/// What can go wrong with a record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Doubled,
+    Refused,
 }
 
 /// A record on its way.
@@ -84,16 +91,15 @@ impl State {
 
     fn land_one(&mut self, name: &str, Unlanded { record, index, promise }: Unlanded) {
         let connection = self.connections.entry(name.to_owned()).or_default();
-        let (refuse, double) =
-            (std::mem::take(&mut connection.refuse_next), std::mem::take(&mut connection.double_next));
-        if refuse {
+        let fault = connection.fault.take();
+        if fault == Some(Fault::Refused) {
             promise.producer.poison(&format!("an append to {} was refused", record.to));
         }
         if let Some(error) = promise.producer.poisoned() {
             promise.fail(error);
             return;
         }
-        let again = double.then(|| record.clone());
+        let again = (fault == Some(Fault::Doubled)).then(|| record.clone());
         let to = record.to;
         match self.append(record) {
             Ok(offset) => promise.landed(index, to, offset),

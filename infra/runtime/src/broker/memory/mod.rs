@@ -10,6 +10,8 @@ mod log;
 mod member;
 mod producer;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +25,11 @@ use waypost_schemas::{
 };
 
 pub use self::connection::Broker;
-use self::{connection::Connection, group::Group, log::Partition};
+use self::{
+    connection::{Connection, Fault},
+    group::Group,
+    log::Partition,
+};
 use super::{Error, Incoming, Outgoing};
 
 /// A cluster in memory. Clones are the same cluster.
@@ -224,12 +230,14 @@ impl Cluster {
 
     /// Lands the next record of the process `name` twice.
     pub fn double_next(&self, name: &str) {
-        self.shared.change(|s| s.connections.entry(name.to_owned()).or_default().double_next = true);
+        self.shared
+            .change(|s| s.connections.entry(name.to_owned()).or_default().fault = Some(Fault::Doubled));
     }
 
     /// Refuses the next record of the process `name`, which is fatal to its producer.
     pub fn refuse_next(&self, name: &str) {
-        self.shared.change(|s| s.connections.entry(name.to_owned()).or_default().refuse_next = true);
+        self.shared
+            .change(|s| s.connections.entry(name.to_owned()).or_default().fault = Some(Fault::Refused));
     }
 
     /// Sets what a group has committed of a partition, as an operator can, or removes it.
