@@ -15,12 +15,11 @@ use waypost_processor::{
 use waypost_schemas::event::Event;
 
 fn spatial(c: &mut Criterion) {
-    let (zones, fixes) = match storks::data() {
-        Some(data) => (storks::countries(&data), storks::fixes(&data, 0)),
-        None => {
-            let track = Track::generate(1, 250, 15, 10_000);
-            (track.zones(), track.fixes(0))
-        }
+    let (zones, fixes) = if let Some(data) = storks::data() {
+        (storks::countries(&data), storks::fixes(&data, 0))
+    } else {
+        let track = Track::generate(1, 250, 15, 10_000);
+        (track.zones(), track.fixes(0))
     };
     let changes = changes(zones);
     let registry = changes.last().expect("there is a rule").offset;
@@ -32,7 +31,9 @@ fn spatial(c: &mut Criterion) {
     let index = ZoneIndex::new(zones);
     let machine = || {
         let mut machine = SpatialMachine::new();
-        changes.iter().for_each(|change| machine.look(change));
+        for change in &changes {
+            machine.look(change);
+        }
         machine
     };
 

@@ -1,3 +1,6 @@
-//! Waypost's laws: what must hold of the repository as a whole, held by its tests.
+//! Waypost's harness and laws: what must hold of the repository and of the whole pipeline, held by its tests.
 //!
-//! Today this is `tests/tidy.rs`: the arrows between the crates, and which file may name which library.
+//! `tests/tidy.rs` holds the arrows between the crates, and which file may name which library. [`track`] makes the
+//! fleet that end-to-end tests import. It stands on everything, and nothing stands on it.
+
+pub mod track;

@@ -42,11 +42,15 @@ pub struct Figures {
 impl Figures {
     /// Fixes a second through the machine.
     pub fn machine_per_s(&self) -> f64 {
-        self.fixes as f64 / self.machine.as_secs_f64()
+        self.per_s(self.machine)
     }
     /// Fixes a second by the bare look-ups.
     pub fn floor_per_s(&self) -> f64 {
-        self.fixes as f64 / self.floor.as_secs_f64()
+        self.per_s(self.floor)
+    }
+    /// Where no time has passed nothing was measured: 0, not infinitely many.
+    fn per_s(&self, pass: Duration) -> f64 {
+        if pass.is_zero() { 0.0 } else { self.fixes as f64 / pass.as_secs_f64() }
     }
 }
 
@@ -76,7 +80,9 @@ pub fn spatial(zones: Vec<ZoneDefined>, fixes: Vec<FixReported>, clock: &Clock) 
         floor.push(clock.elapsed(start));
 
         let mut folding = SpatialMachine::new();
-        changes.iter().for_each(|change| folding.look(change));
+        for change in &changes {
+            folding.look(change);
+        }
         let start = clock.monotonic();
         figures.matches = fold(&mut folding, &events, registry);
         machine.push(clock.elapsed(start));
@@ -132,4 +138,25 @@ pub fn look_up(index: &ZoneIndex, events: &[Event]) -> usize {
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{track::Track, *};
+
+    #[test]
+    fn figures_are_those_of_the_work_done() {
+        let track = Track::generate(3, 40, 6, 200);
+        let figures = spatial(track.zones(), track.fixes(40), &Clock::system());
+        assert_eq!((figures.fixes, figures.zones), (1_200, 40));
+        assert_eq!(figures.matches, track.crossings().len());
+        assert!(figures.matches > 0);
+    }
+
+    #[test]
+    fn no_fixes_take_no_time_worth_dividing_by() {
+        let figures = spatial(vec![], vec![], &Clock::manual(waypost_schemas::time::Micros(0)));
+        assert_eq!((figures.fixes, figures.zones, figures.matches), (0, 0, 0));
+        assert_eq!((figures.machine_per_s(), figures.floor_per_s()), (0.0, 0.0));
+    }
 }

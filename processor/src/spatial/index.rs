@@ -112,7 +112,9 @@ impl ZoneIndex {
     pub fn new(zones: impl IntoIterator<Item = Arc<Zone>>) -> Self {
         let zones: BTreeMap<Generation, Arc<Zone>> = zones.into_iter().map(|z| (z.version, z)).collect();
         let mut index = Index::default();
-        zones.keys().for_each(|generation| index.touch(*generation));
+        for generation in zones.keys() {
+            index.touch(*generation);
+        }
         index.settle(&zones);
         Self(index)
     }

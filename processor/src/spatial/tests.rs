@@ -324,7 +324,7 @@ fn a_large_audience_is_cut_into_numbered_parts_below_256_kib() {
     let mut world = World::new();
     let zone = "ß".repeat(128);
     world.zone(&zone, square(0., 0., 1.));
-    let audience: Vec<UserId> = (0..2 * AUDIENCE_PART_USERS_MAX + 1).map(longest).collect();
+    let audience: Vec<UserId> = (0..=2 * AUDIENCE_PART_USERS_MAX).map(longest).collect();
     world.rule(RuleDefined { notify: audience.clone(), ..rule(&"\u{10000}".repeat(128)) });
     world.rule(RuleDefined { notify: vec![], ..rule("nobody is told") });
     let matches = world.take(fix("van", 0.5, 0.5, 0), START).unwrap();
