@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, mpsc},
     thread,
     time::Duration,
 };
@@ -66,9 +66,9 @@ struct Commit {
     answer: oneshot::Sender<Result<(), Error>>,
 }
 
-/// Starts the thread; it ends with the last handle.
+/// Starts the thread; it ends with the last handle. Handles that outlive the member do not keep it in the group.
 pub(super) fn start(
-    consumer: Arc<BaseConsumer<member::Context>>,
+    consumer: Weak<BaseConsumer<member::Context>>,
     ownership: Arc<Ownership>,
 ) -> Result<Arc<dyn broker::Committer>, Error> {
     let (ask, commits) = mpsc::channel::<Commit>();
@@ -86,7 +86,7 @@ pub(super) fn start(
     Ok(Arc::new(Committer { ask: Mutex::new(ask) }))
 }
 
-fn commit(consumer: &BaseConsumer<member::Context>, ownership: &Ownership, waiting: Vec<Commit>) {
+fn commit(consumer: &Weak<BaseConsumer<member::Context>>, ownership: &Ownership, waiting: Vec<Commit>) {
     let mut offsets = BTreeMap::new();
     let mut answers = Vec::new();
     for commit in waiting {
@@ -110,11 +110,12 @@ fn commit(consumer: &BaseConsumer<member::Context>, ownership: &Ownership, waiti
 }
 
 fn commit_now(
-    consumer: &BaseConsumer<member::Context>,
+    consumer: &Weak<BaseConsumer<member::Context>>,
     offsets: &BTreeMap<TopicPartition, i64>,
     first: TopicPartition,
 ) -> Result<(), Error> {
     let list = member::list_of(offsets)?;
+    let consumer = consumer.upgrade().ok_or(Error::Fenced { partition: first })?;
     consumer.commit(&list, CommitMode::Sync).map_err(|e| refused(&e, first))
 }
 

@@ -56,7 +56,7 @@ impl Member {
         let topics: Vec<_> = spec.topics.iter().map(|t| t.name()).collect();
         consumer.subscribe(&topics).map_err(|e| error::fatal(&what, e))?;
         let consumer = Arc::new(consumer);
-        let committer = commit::start(consumer.clone(), ownership)?;
+        let committer = commit::start(Arc::downgrade(&consumer), ownership)?;
         let stop = Arc::<AtomicBool>::default();
         let poller = Poller { consumer, spec, news: tell, stop: stop.clone() };
         thread::Builder::new()

@@ -19,6 +19,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("allow.auto.create.topics", CATALOGUE),
     ("auto.commit.interval.ms", COMMIT_LAST),
     ("auto.offset.reset", NO_JUMPS),
+    ("batch.size", CATALOGUE),
     ("bootstrap.servers", OWN),
     ("client.id", OWN),
     ("delivery.timeout.ms", NO_GAPS),
