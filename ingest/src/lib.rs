@@ -18,9 +18,10 @@ use waypost_runtime::{
     auth::{Auth, Keys},
     broker::{self, Broker, Producer, Reader},
     clock::Clock,
-    config,
+    config, datadir,
     health::Health,
-    lifecycle::Lifecycle,
+    join::{Joined, Request},
+    lifecycle::{Lifecycle, Tasks},
 };
 use waypost_schemas::event::LogFounded;
 
@@ -131,6 +132,21 @@ impl Ingest {
         }
     }
 
+    /// Starts [`Ingest::run`] as a task, and one that names the log where it has no name yet.
+    pub fn spawn(&self, tasks: &Tasks) {
+        let (ingest, lifecycle) = (self.clone(), tasks.lifecycle().clone());
+        tasks.spawn("ingest", async move { ingest.run(lifecycle).await });
+        let (ingest, lifecycle) = (self.clone(), tasks.lifecycle().clone());
+        tasks.spawn("log's name", async move {
+            let log = datadir::random_uuid()?;
+            tokio::select! {
+                named = ingest.found(&log) => tracing::info!(log = named?, "the log has its name"),
+                () = lifecycle.soft_stopped() => {}
+            }
+            Ok::<(), anyhow::Error>(())
+        });
+    }
+
     /// Names a log that has no name yet, and gives the name that stands. Waits as long as the broker is away; needs
     /// [`Ingest::run`] to be running.
     pub async fn found(&self, log: &str) -> Result<String, Error> {
@@ -147,4 +163,21 @@ impl Ingest {
             }
         }
     }
+}
+
+/// Runs an ingest that joins a running stack, until it is told to stop.
+pub async fn run(request: Request) -> anyhow::Result<()> {
+    let joined = Joined::open(request, false).await?;
+    let ingest = Ingest::build(Deps {
+        broker: joined.broker.clone(),
+        clock: joined.clock.clone(),
+        health: joined.health.clone(),
+        keys: joined.keys.clone(),
+        partitions: joined.settings.topics.partitions,
+        settings: joined.settings.ingest.clone(),
+    })?;
+    ingest.spawn(&joined.tasks);
+    let outcome = joined.run(ingest.router()).await;
+    anyhow::ensure!(!outcome.cause.is_failure(), "stopped: {}", outcome.cause);
+    Ok(())
 }

@@ -27,10 +27,12 @@ use runner::{Places, Runner};
 use snapshots::{Place, database::Database, local::Local};
 use spatial::SpatialMachine;
 use waypost_runtime::{
+    auth::Auth,
     broker::Broker,
     clock::Clock,
     config::Settings,
     health::Health,
+    join::{Joined, Request},
     lifecycle::{Lifecycle, Tasks},
     postgres::Pool,
 };
@@ -101,6 +103,25 @@ impl Processor {
         spawn_machine::<AlertsMachine>(&self.runner, tasks);
         tasks.spawn("projector", self.projector.run(tasks.lifecycle().clone()));
     }
+}
+
+/// Runs a processor that joins a running stack, with the routes that read, until it is told to stop.
+pub async fn run(request: Request) -> anyhow::Result<()> {
+    let joined = Joined::open(request, true).await?;
+    let processor = Processor::build(Deps {
+        broker: joined.broker.clone(),
+        pool: joined.pool.clone(),
+        clock: joined.clock.clone(),
+        health: joined.health.clone(),
+        settings: joined.settings.clone(),
+    })?;
+    let auth = Auth { keys: joined.keys.clone(), clock: joined.clock.clone() };
+    let (pool, broker, clock) = (joined.pool.clone(), joined.broker.clone(), joined.clock.clone());
+    let routes = reads::router(reads::Reads::new(auth, pool, broker, processor.heads(), clock));
+    processor.spawn(&joined.tasks);
+    let outcome = joined.run(routes).await;
+    anyhow::ensure!(!outcome.cause.is_failure(), "stopped: {}", outcome.cause);
+    Ok(())
 }
 
 fn spawn_machine<M: Machine>(deps: &runner::Deps, tasks: &Tasks) {

@@ -2,15 +2,19 @@
 //!
 //! A process loads its settings ([`config`]), starts to tell what it does ([`telemetry`], [`health`]), runs tasks
 //! that stop together ([`lifecycle`]), serves HTTP ([`http`]) to those who show a token ([`auth`]), and stands on
-//! the log ([`broker`]) and on Postgres ([`postgres`]). The only clock is in [`clock`].
+//! the log ([`broker`]) and on Postgres ([`postgres`]). [`connect`]
+//! reaches both, and [`join`] is all of it for a process that joins a running stack by its data directory
+//! ([`datadir`]). The only clock is in [`clock`].
 
 pub mod auth;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod connect;
 pub mod datadir;
 pub mod health;
 pub mod http;
+pub mod join;
 pub mod lifecycle;
 pub mod postgres;
 pub mod telemetry;

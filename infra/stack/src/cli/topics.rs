@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use waypost_runtime::{
     broker::topics::Plan,
+    connect,
     datadir::{Addresses, DataDir},
 };
 
 use super::{output, settings::Settings};
-use crate::up::topics;
 
 /// Create the topics of the catalogue, or compare them with the broker's
 #[derive(Debug, clap::Args)]
@@ -49,7 +49,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let data = DataDir::existing(&settings.data_dir)?;
         settings.kafka.bootstrap = Some(Addresses::read(&data)?.kafka);
     }
-    let plan = topics(&settings, apply).await?;
+    let plan = connect::plan(&settings, apply).await?;
     output::write(describe(&plan, apply).as_bytes())?;
     Ok(if apply || plan.create.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,6 +6,7 @@ use waypost_runtime::{
     clock::Clock,
     config::{SecretUrl, Settings},
     datadir::{self, Addresses, DataDir, Mark},
+    join,
 };
 
 use super::Stages;
@@ -24,14 +25,12 @@ impl Foundation {
         settings: &mut Settings,
         data: &DataDir,
         environment: &Environment,
-        join: bool,
+        joins: bool,
         stages: &Stages,
         clock: &Clock,
     ) -> anyhow::Result<Self> {
-        if join {
-            let addresses = Addresses::read(data)?;
-            settings.kafka.bootstrap.get_or_insert(addresses.kafka);
-            settings.postgres.url.get_or_insert_with(|| SecretUrl::new(addresses.postgres));
+        if joins {
+            join::adopt(settings, Addresses::read(data)?);
             return Ok(Self::default());
         }
         let kafka = async {

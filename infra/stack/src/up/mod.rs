@@ -2,7 +2,6 @@
 //! HTTP port. `waypost up`, the crates' own binaries and the tests start it by the same function, [`start`].
 
 mod checks;
-mod connect;
 mod foundation;
 mod parts;
 
@@ -12,13 +11,13 @@ use anyhow::Context as _;
 use waypost_runtime::{
     clock::Clock,
     config::Settings,
+    connect,
     datadir::{Addresses, DataDir, Lock, Mark},
     health::Health,
     lifecycle::{Lifecycle, Outcome, Tasks},
     telemetry::Telemetry,
 };
 
-pub(crate) use self::connect::plan as topics;
 use self::foundation::Foundation;
 use crate::local::{Environment, LOCAL_STOP_WITHIN};
 

@@ -12,6 +12,7 @@ use waypost_runtime::{
     broker::Broker,
     clock::Clock,
     config::Settings,
+    connect,
     datadir::{DataDir, write_private},
     health::{self, Health},
     http,
@@ -21,7 +22,7 @@ use waypost_runtime::{
 };
 use waypost_schemas::id::UserId;
 
-use super::{Part, Stages, connect};
+use super::{Part, Stages};
 
 /// How long a token that could not be written is left alone.
 const TOKEN_RETRY: Duration = Duration::from_mins(1);
@@ -92,19 +93,8 @@ fn ingest(ground: &Ground, settings: &Settings, keys: &Arc<Keys>, stages: &Stage
         partitions: settings.topics.partitions,
         settings: settings.ingest.clone(),
     })?;
-    let router = ingest.router();
-    let lifecycle = stages.ingest.lifecycle().clone();
-    let (run, stopped) = (ingest.clone(), lifecycle.clone());
-    stages.ingest.spawn("ingest", async move { run.run(lifecycle).await });
-    stages.ingest.spawn("log's name", async move {
-        let log = waypost_runtime::datadir::random_uuid()?;
-        tokio::select! {
-            named = ingest.found(&log) => tracing::info!(log = named?, "the log has its name"),
-            () = stopped.soft_stopped() => {}
-        }
-        Ok::<(), anyhow::Error>(())
-    });
-    Ok(router)
+    ingest.spawn(&stages.ingest);
+    Ok(ingest.router())
 }
 
 fn processor(ground: &Ground, settings: &Settings, stages: &Stages) -> anyhow::Result<Heads> {
