@@ -1,5 +1,6 @@
 //! The command line: one module per command, each with its arguments and its `run`.
 
+mod bench;
 mod config;
 mod duration;
 mod file;
@@ -41,6 +42,7 @@ enum Command {
     Simulate(simulate::Args),
     Topics(topics::Args),
     Config(config::Args),
+    Bench(bench::Args),
 }
 
 /// Carries out a command; its exit code, or why it could not be carried out (exit code 1).
@@ -57,5 +59,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Simulate(args) => simulate::run(args).await,
         Command::Topics(args) => topics::run(args).await,
         Command::Config(args) => config::run(&args),
+        Command::Bench(args) => bench::run(args).await,
     }
 }

@@ -110,6 +110,11 @@ impl Status {
         ))
     }
 
+    /// How many records the projector has still to apply.
+    pub(super) fn projector_lag(&self) -> i64 {
+        self.reaches().iter().filter(|reach| reach.reader == PROJECTOR).map(Reach::lag).sum()
+    }
+
     fn reaches(&self) -> Vec<Reach<'_>> {
         let bounds: BTreeMap<_, _> =
             self.topics.iter().map(|t| ((&*t.topic, t.partition), (t.low, t.high))).collect();

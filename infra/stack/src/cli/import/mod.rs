@@ -3,7 +3,7 @@
 mod fields;
 mod lanes;
 mod post;
-mod rows;
+pub(super) mod rows;
 
 use std::{path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration};
 
@@ -126,7 +126,7 @@ impl Summary {
 }
 
 /// Imports to the end, or until it is stopped or cannot go on; the summary tells what was taken in any case.
-async fn import(
+pub(super) async fn import(
     client: &Client,
     source: Source,
     stop: &Lifecycle,

@@ -34,43 +34,43 @@ const OPTIONAL: [(&str, &str); 4] = [
 
 /// What came of one stretch of the file.
 #[derive(Debug, Default)]
-pub(super) struct Chunk {
+pub(in crate::cli) struct Chunk {
     /// The good lines, in file order.
-    pub(super) rows: Vec<Row>,
+    pub(in crate::cli) rows: Vec<Row>,
     /// The text that the rows point into.
-    pub(super) text: Vec<u8>,
+    pub(in crate::cli) text: Vec<u8>,
     /// The bad lines, in file order.
-    pub(super) bad: Vec<Bad>,
+    pub(in crate::cli) bad: Vec<Bad>,
     /// How many bytes of the file, as it lies on disk, have been read so far.
-    pub(super) read: u64,
+    pub(in crate::cli) read: u64,
 }
 
 /// One good line.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub(in crate::cli) struct Row {
     /// Its number in the file, from 1; the header is line 1.
-    pub(super) line: u64,
+    pub(in crate::cli) line: u64,
     device: Range<u32>,
     fix: Range<u32>,
 }
 
 /// A line that is no fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bad {
+pub(in crate::cli) struct Bad {
     /// Its number in the file, from 1.
-    pub(super) line: u64,
+    pub(in crate::cli) line: u64,
     /// What was wrong with it.
-    pub(super) why: String,
+    pub(in crate::cli) why: String,
 }
 
 impl Chunk {
     /// A row's device, in its written form.
-    pub(super) fn device(&self, row: &Row) -> &str {
+    pub(in crate::cli) fn device(&self, row: &Row) -> &str {
         let bytes = &self.text[row.device.start as usize..row.device.end as usize];
         std::str::from_utf8(bytes).expect("a device id is ASCII")
     }
     /// A row's fix, as a JSON object.
-    pub(super) fn fix(&self, row: &Row) -> &[u8] {
+    pub(in crate::cli) fn fix(&self, row: &Row) -> &[u8] {
         &self.text[row.fix.start as usize..row.fix.end as usize]
     }
     fn is_empty(&self) -> bool {
@@ -82,7 +82,7 @@ impl Chunk {
 ///
 /// Blocks: it is for a thread of its own. A chunk is sent before the next read could wait, so that what comes
 /// through a pipe goes on at once.
-pub(super) fn read(source: Source, to: &mpsc::Sender<anyhow::Result<Chunk>>) {
+pub(in crate::cli) fn read(source: Source, to: &mpsc::Sender<anyhow::Result<Chunk>>) {
     let read = source.counter();
     let mut lines = Lines { reader: BufReader::with_capacity(READ_BYTES, source), number: 0, line: vec![] };
     let mut chunk = Chunk::default();

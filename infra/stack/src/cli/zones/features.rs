@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// A feature as it stands in the file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Feature {
+pub(in crate::cli) struct Feature {
     #[serde(default)]
     id: Value,
     #[serde(default)]
@@ -23,7 +23,7 @@ pub(super) struct Feature {
 
 impl Feature {
     /// Its id: the property of a name where one is given, its own `id` otherwise.
-    pub(super) fn id(&self, property: Option<&str>) -> Result<String, String> {
+    pub(in crate::cli) fn id(&self, property: Option<&str>) -> Result<String, String> {
         let (value, where_from) = match property {
             Some(name) => (&self.properties[name], format!("property {name:?}")),
             None => (&self.id, "id (name a property to take it from with --id-property)".to_owned()),
@@ -37,7 +37,7 @@ impl Feature {
     }
 
     /// What the stack is given: the geometry, and a circle's radius. Other properties stay here.
-    pub(super) fn zone(self) -> Value {
+    pub(in crate::cli) fn zone(self) -> Value {
         let radius = &self.properties["radius_m"];
         let properties = if radius.is_null() { json!({}) } else { json!({ "radius_m": radius }) };
         json!({ "type": "Feature", "geometry": self.geometry, "properties": properties })
@@ -46,7 +46,10 @@ impl Feature {
 
 /// Reads a `FeatureCollection` to its end, and hands over each feature, or why it is none; stops early where `each`
 /// answers `false`.
-pub(super) fn read(from: impl Read, each: impl FnMut(Result<Feature, String>) -> bool) -> anyhow::Result<()> {
+pub(in crate::cli) fn read(
+    from: impl Read,
+    each: impl FnMut(Result<Feature, String>) -> bool,
+) -> anyhow::Result<()> {
     let each = RefCell::new(each);
     let stopped = RefCell::new(false);
     let collection = Collection(&|feature| {

@@ -63,11 +63,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = Lifecycle::new();
     lifecycle::signals(&stop)?;
     let progress = Progress::begin(source.bytes, "zones", Clock::system());
-    let mut import =
-        Import { client: &client, progress: &progress, names: BTreeMap::new(), summary: Summary::default() };
-    let ended = import.carry(source, args.id_property.as_deref(), &stop).await;
-    let mut summary = import.summary;
-    summary.interrupted = stop.is_stopping();
+    let (summary, ended) = import(&client, source, args.id_property.as_deref(), &stop, &progress).await;
     progress.end();
     output::line(&if args.json { serde_json::to_string(&summary)? } else { summary.text() })?;
     ended.with_context(|| format!("the import of {} could not go on", args.file.display()))?;
@@ -78,13 +74,29 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Imports to the end, or until it is stopped or cannot go on; the summary tells what was set in any case.
+pub(in crate::cli) async fn import(
+    client: &Client,
+    source: Source,
+    id_property: Option<&str>,
+    stop: &Lifecycle,
+    progress: &Progress,
+) -> (Summary, anyhow::Result<()>) {
+    let mut import = Import { client, progress, names: BTreeMap::new(), summary: Summary::default() };
+    let ended = import.carry(source, id_property, stop).await;
+    let mut summary = import.summary;
+    summary.interrupted = stop.is_stopping();
+    (summary, ended)
+}
+
 /// What an import came to.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct Summary {
+pub(in crate::cli) struct Summary {
     features: u64,
     changed: u64,
     unchanged: u64,
-    refused: u64,
+    /// How many features are no zones.
+    pub(in crate::cli) refused: u64,
     interrupted: bool,
 }
 
@@ -265,18 +277,12 @@ mod tests {
         let client = Client::new(&options).unwrap();
         let router = Router::new().route("/v1/zones/{id}", put(answer)).with_state(Arc::clone(stack));
         let (progress, stop) = (Progress::begin(None, "zones", Clock::system()), Lifecycle::new());
-        let mut import = Import {
-            client: &client,
-            progress: &progress,
-            names: BTreeMap::new(),
-            summary: Summary::default(),
-        };
         let source = Source::of_bytes(text.as_bytes().to_vec());
-        let ended = tokio::select! {
+        let (summary, ended) = tokio::select! {
             _ = axum::serve(listener, router) => unreachable!(),
-            ended = import.carry(source, None, &stop) => ended,
+            done = super::import(&client, source, None, &stop, &progress) => done,
         };
-        (import.summary, ended.is_ok())
+        (summary, ended.is_ok())
     }
 
     #[tokio::test]

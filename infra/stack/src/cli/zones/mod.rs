@@ -1,7 +1,7 @@
 //! `waypost zones`: the places that rules watch.
 
-mod features;
-mod import;
+pub(super) mod features;
+pub(super) mod import;
 
 use std::process::ExitCode;
 
