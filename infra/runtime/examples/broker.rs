@@ -28,9 +28,13 @@ async fn main() {
         [what, address, rest @ ..] => (what.as_str(), address, rest),
         _ => usage(),
     };
-    let config = Config::new(address);
+    let mut config = Config::new(address);
+    let (properties, rest): (Vec<_>, Vec<_>) = rest.iter().partition(|argument| argument.contains('='));
+    config
+        .properties
+        .extend(properties.into_iter().filter_map(|p| p.split_once('=')).map(|(n, v)| (n.into(), v.into())));
     let broker: Arc<dyn Broker> = Arc::new(kafka::Broker::connect(config.clone()).expect("settings"));
-    match (what, rest) {
+    match (what, &rest[..]) {
         ("contract", []) => {
             contract::check(broker, &process::id().to_string()).await;
             kafka::bare::check_partitioner(config, contract::KEYED);
