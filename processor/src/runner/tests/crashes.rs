@@ -279,6 +279,30 @@ async fn a_clean_stop_leaves_a_snapshot_and_a_commit_at_the_end() {
 }
 
 #[tokio::test]
+async fn no_snapshot_is_published_before_the_effects_of_what_it_covers_are_durable() {
+    let mut world = World::new(6_500);
+    world.slice_records = 1;
+    world.cluster.set_held("a", true);
+    let process = world.start::<SpatialMachine>("a", None);
+    for _ in 0..40 {
+        world.reports(5);
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    let first_causes = world.first_causes::<SpatialMachine>();
+    assert_eq!(first_causes.len(), super::world::KEYED as usize);
+    for (source, first) in first_causes {
+        let owner = super::super::fold::owner::<SpatialMachine>(source.partition);
+        let published = world.local("a").list(owner).unwrap();
+        assert!(published.last().is_none_or(|next| *next <= first), "{source}: {published:?} above {first}");
+    }
+    // Once they are durable, it is published.
+    world.cluster.set_held("a", false);
+    process.stop().await.unwrap();
+    world.cluster.lose_held("a");
+    goes_on(world).await;
+}
+
+#[tokio::test]
 async fn alerts_folds_the_copies_of_matches_once() {
     for nth in [0, 2, 5] {
         for step in [Step::Folded, Step::Sent, Step::Written, Step::Committed] {

@@ -284,6 +284,16 @@ impl World {
         assert!(taken.is_empty(), "effects without a cause: {taken:?}");
     }
 
+    /// The offset of the first record of each partition from which something is derived.
+    pub(super) fn first_causes<M: Machine>(&self) -> BTreeMap<TopicPartition, i64> {
+        let offset =
+            |derived: &Derived| derived.cause.split('/').nth(2).and_then(|offset| offset.parse().ok());
+        let first = |(source, derived): (TopicPartition, Vec<Derived>)| {
+            Some((source, derived.iter().filter_map(offset).min()?))
+        };
+        straight::<M>(self).into_iter().filter_map(first).collect()
+    }
+
     /// What a reader takes from a partition: no copy, and no hole.
     pub(super) fn read(&self, of: TopicPartition) -> Vec<(Seq, Incoming)> {
         let mut map = SeqMap::default();
