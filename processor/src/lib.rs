@@ -74,7 +74,7 @@ impl Processor {
         let runner = runner::Deps {
             registry: Registry::new(broker.clone()),
             broker,
-            places: Arc::new(Places::new(local, Some(database))),
+            places: Arc::new(Places::new(local, Some(database), clock.clone())),
             clock,
             settings: settings.processor,
             snapshot_interval: settings.snapshots.interval,

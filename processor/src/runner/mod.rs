@@ -22,7 +22,6 @@ mod tests;
 
 use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
 use waypost_runtime::{
     broker::{self, Bounds, Boxed, Broker, Committer, GroupSpec, Member, Membership, Producer, Reader},
     clock::Clock,
@@ -34,11 +33,7 @@ use waypost_schemas::topic::{Partitions, Topic, TopicPartition};
 
 pub use self::error::{Error, Refusal};
 pub(crate) use self::publish::Places;
-use self::{
-    fault::{Faults, Step},
-    owned::Owned,
-    task::Order,
-};
+use self::{fault::Faults, owned::Owned};
 use crate::{machine::Machine, registry::Registry};
 
 /// How long a broker that did not answer is left alone.
@@ -132,7 +127,7 @@ impl<M: Machine> Runner<M> {
                 () = moved.notified(), if committing.is_none() => {
                     committing = owned.due().map(|offsets| shared.clone().commit(offsets, commit_interval));
                 }
-                _ = measure.tick() => owned.measure().await,
+                _ = measure.tick() => owned.measure().await?,
             }
         }
     }

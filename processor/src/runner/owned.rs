@@ -4,24 +4,30 @@ use std::{
     any::Any,
     collections::{BTreeMap, btree_map::Entry},
     marker::PhantomData,
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::{AbortHandle, JoinError, JoinSet},
 };
+use waypost_runtime::{broker, clock::Monotonic};
+use waypost_schemas::topic::TopicPartition;
 
 use super::{
-    Arc, Error, Notify, Shared, Step, TopicPartition, broker, measures,
-    task::{self, Mark},
+    Error, Shared,
+    fault::Step,
+    measures,
+    task::{self, Mark, Order},
 };
 use crate::machine::Machine;
 
-use super::Order;
-
 /// How long a last commit may take: whoever waits for the partitions does not wait longer than a session.
 const LAST_COMMIT: Duration = Duration::from_secs(2);
+
+/// How long a group may say nothing after it refused a commit: many sessions.
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// A partition and its task.
 struct Held {
@@ -40,13 +46,15 @@ pub(super) struct Owned<M> {
     moved: Arc<Notify>,
     /// Whether it was told that commits do not get through.
     told: bool,
+    /// When the group last refused a commit without having said anything since.
+    fenced: Option<Monotonic>,
     machine: PhantomData<fn() -> M>,
 }
 
 impl<M: Machine> Owned<M> {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let (held, tasks, moved) = (BTreeMap::new(), JoinSet::new(), Arc::default());
-        Self { shared, held, tasks, moved, told: false, machine: PhantomData }
+        Self { shared, held, tasks, moved, told: false, fenced: None, machine: PhantomData }
     }
 
     /// Begins to own partitions, with what the group has committed of them.
@@ -55,6 +63,7 @@ impl<M: Machine> Owned<M> {
         partitions: Vec<TopicPartition>,
         committed: &BTreeMap<TopicPartition, i64>,
     ) {
+        self.fenced = None;
         for partition in partitions {
             let Entry::Vacant(vacant) = self.held.entry(partition) else { continue };
             let committed = committed.get(&partition).copied();
@@ -68,6 +77,7 @@ impl<M: Machine> Owned<M> {
 
     /// Stops owning partitions: commits what is durable, unless another owns them already.
     pub(super) async fn let_go(&mut self, partitions: Vec<TopicPartition>, lost: bool) -> Result<(), Error> {
+        self.fenced = None;
         let going: Vec<TopicPartition> =
             partitions.into_iter().filter(|p| self.held.contains_key(p)).collect();
         if lost {
@@ -133,6 +143,7 @@ impl<M: Machine> Owned<M> {
             }
             Err(broker::Error::Fenced { partition }) => {
                 tracing::warn!(machine = M::NAME, %partition, "another owns the partition now; letting it go");
+                self.fenced.get_or_insert(self.shared.clock.monotonic());
                 self.drop_task(partition).await?;
                 self.moved.notify_one();
             }
@@ -141,8 +152,18 @@ impl<M: Machine> Owned<M> {
         Ok(())
     }
 
-    /// Measures how far each partition is behind.
-    pub(super) async fn measure(&self) {
+    /// Measures how far each partition is behind. Fails where partitions were fenced and the group, which should
+    /// then take them or give them anew, says nothing: nobody would fold them.
+    pub(super) async fn measure(&self) -> Result<(), Error> {
+        if self.fenced.is_some_and(|at| self.shared.clock.elapsed(at) > SILENCE) {
+            let what = format!("{} let partitions be fenced and has said nothing since", self.shared.group);
+            return Err(self.shared.failed(broker::Error::Fatal { what }));
+        }
+        self.measure_lag().await;
+        Ok(())
+    }
+
+    async fn measure_lag(&self) {
         if self.held.is_empty() {
             return;
         }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -28,30 +28,34 @@ const WRITERS: usize = 2;
 /// How long one write to one place may take; its connection or disk has failed where it takes longer.
 const WRITE: Duration = Duration::from_secs(60);
 
+/// How long a place that failed is left alone: a stop would wait for it once for each partition.
+const LEFT_ALONE: Duration = Duration::from_secs(10);
+
 /// Where the snapshots of a process go, and what is known of these places.
 pub(crate) struct Places {
     pub(super) local: Place,
     pub(super) database: Option<Place>,
     writers: Semaphore,
-    /// Places that failed last, so that a failure is told once and its end too.
-    failing: std::sync::Mutex<BTreeSet<&'static str>>,
+    /// Places that failed last and when, so that a failure is told once, and its end too.
+    failing: Mutex<BTreeMap<&'static str, Monotonic>>,
+    clock: Clock,
 }
 
 impl Places {
-    pub(crate) fn new(local: Place, database: Option<Place>) -> Self {
-        Self { local, database, writers: Semaphore::new(WRITERS), failing: std::sync::Mutex::default() }
+    pub(crate) fn new(local: Place, database: Option<Place>, clock: Clock) -> Self {
+        Self { local, database, writers: Semaphore::new(WRITERS), failing: Mutex::default(), clock }
     }
 
     /// Notes that a place works; says so where it did not.
     pub(super) fn works(&self, place: &Place) {
-        if self.failing().remove(place.name()) {
+        if self.failing().remove(place.name()).is_some() {
             tracing::info!(place = place.name(), "snapshots are kept there again");
         }
     }
 
     /// Notes that a place fails; says so where it worked.
     pub(super) fn fails(&self, place: &Place, why: &(dyn std::error::Error + 'static)) {
-        if self.failing().insert(place.name()) {
+        if self.failing().insert(place.name(), self.clock.monotonic()).is_none() {
             let why = waypost_runtime::telemetry::Chain(why).to_string();
             tracing::warn!(
                 place = place.name(),
@@ -61,8 +65,13 @@ impl Places {
         }
     }
 
-    fn failing(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
-        self.failing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Whether a place failed a moment ago, so that trying it again only costs time.
+    fn is_failing(&self, place: &Place) -> bool {
+        self.failing().get(place.name()).is_some_and(|at| self.clock.elapsed(*at) < LEFT_ALONE)
+    }
+
+    fn failing(&self) -> MutexGuard<'_, BTreeMap<&'static str, Monotonic>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -200,7 +209,7 @@ async fn write(
     }
     manifest.chunks = book.newest.values().cloned().collect();
     write_to(&places, &places.local, owner, &manifest, &mut book.local).await;
-    if let Some(database) = &places.database {
+    if let Some(database) = places.database.as_ref().filter(|database| !places.is_failing(database)) {
         write_to(&places, database, owner, &manifest, &mut book.database).await;
     }
     let cost = took + clock.elapsed(began);

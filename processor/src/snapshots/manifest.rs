@@ -14,7 +14,8 @@ const LAYOUT: u16 = 1;
 /// Everything of a partition's fold but the machine's own state, and the chunks that hold that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    pub(crate) layout: u16,
+    /// The layout of the manifest itself.
+    pub layout: u16,
     /// The machine.
     pub machine: String,
     /// The partition of its driving topic.

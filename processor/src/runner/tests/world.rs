@@ -213,7 +213,7 @@ impl World {
         let deps = Deps {
             broker,
             registry: registry.clone(),
-            places: Arc::new(Places::new(Place::Local(self.local(name)), None)),
+            places: Arc::new(Places::new(Place::Local(self.local(name)), None, Clock::system())),
             clock: Clock::system(),
             settings: config::Processor {
                 commit_interval: Duration::from_millis(1),
