@@ -103,7 +103,7 @@ impl<M: Machine> Owned<M> {
     /// Waits until a task has failed; a task that ends of its own accord has lost its partition. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Result<(), Error> {
         match self.tasks.join_next().await {
-            Some(ended) => self.end(ended),
+            Some(ended) => Self::end(ended),
             None => std::future::pending().await,
         }
     }
@@ -199,11 +199,11 @@ impl<M: Machine> Owned<M> {
     async fn ends_of(&mut self, waiting: &[AbortHandle]) -> Result<(), Error> {
         while waiting.iter().any(|task| !task.is_finished()) {
             let Some(ended) = self.tasks.join_next().await else { break };
-            self.end(ended)?;
+            Self::end(ended)?;
         }
         // Those that had finished before are still to be heard.
         while let Some(ended) = self.tasks.try_join_next() {
-            self.end(ended)?;
+            Self::end(ended)?;
         }
         Ok(())
     }
@@ -215,7 +215,7 @@ impl<M: Machine> Owned<M> {
         self.ends_of(&[held.abort]).await
     }
 
-    fn end(&self, ended: Result<(TopicPartition, Result<(), Error>), JoinError>) -> Result<(), Error> {
+    fn end(ended: Result<(TopicPartition, Result<(), Error>), JoinError>) -> Result<(), Error> {
         match ended {
             Ok((_, result)) => result,
             Err(error) if error.is_cancelled() => Ok(()),

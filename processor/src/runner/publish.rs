@@ -26,7 +26,7 @@ const COST_TIMES: u32 = 10;
 /// How many snapshots a process writes at once: they share processors and disk with the folds.
 const WRITERS: usize = 2;
 /// How long one write to one place may take; its connection or disk has failed where it takes longer.
-const WRITE: Duration = Duration::from_secs(60);
+const WRITE: Duration = Duration::from_mins(1);
 
 /// How long a place that failed is left alone: a stop would wait for it once for each partition.
 const LEFT_ALONE: Duration = Duration::from_secs(10);

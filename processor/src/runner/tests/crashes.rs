@@ -84,7 +84,7 @@ async fn many_crashes_in_a_row_end_where_none_would() {
         let mut world = World::new(1_000 + seed);
         world.slice_records = 1 + world.dice.below(8) as usize;
         if world.dice.below(3) == 0 {
-            world.snapshot_interval = Duration::from_secs(3_600);
+            world.snapshot_interval = Duration::from_hours(1);
         }
         for _ in 0..8 {
             world.reports(40);
@@ -164,7 +164,7 @@ async fn a_commit_that_went_backwards_sends_copies_that_readers_drop() {
         let before = matches(&world);
         // Without a snapshot above the commit, what was sent is sent again.
         std::fs::remove_dir_all(world.directory.path().join("a")).unwrap();
-        for source in world.sources::<SpatialMachine>() {
+        for source in World::sources::<SpatialMachine>() {
             world.cluster.set_committed(&group::<SpatialMachine>(), source, Some(back));
         }
         folded(&mut world, 0).await.stop().await.unwrap();
@@ -179,10 +179,10 @@ async fn a_snapshot_ahead_of_the_commit_or_behind_it_is_as_good() {
     for (step, snapshots) in [("ahead", true), ("behind", true), ("none", false)] {
         let mut world = World::new(4_000);
         if !snapshots {
-            world.snapshot_interval = Duration::from_secs(3_600);
+            world.snapshot_interval = Duration::from_hours(1);
         }
         folded(&mut world, 100).await.stop().await.unwrap();
-        let sources: Vec<TopicPartition> = world.sources::<SpatialMachine>().collect();
+        let sources: Vec<TopicPartition> = World::sources::<SpatialMachine>().collect();
         match step {
             "ahead" => {
                 for source in sources {
@@ -269,9 +269,9 @@ async fn goes_on_with(world: &mut World) {
 #[tokio::test]
 async fn a_clean_stop_leaves_a_snapshot_and_a_commit_at_the_end() {
     let mut world = World::new(6_000);
-    world.snapshot_interval = Duration::from_secs(3_600);
+    world.snapshot_interval = Duration::from_hours(1);
     folded(&mut world, 100).await.stop().await.unwrap();
-    for source in world.sources::<SpatialMachine>() {
+    for source in World::sources::<SpatialMachine>() {
         let owner = super::super::fold::owner::<SpatialMachine>(source.partition);
         assert_eq!(world.local("a").list(owner).unwrap().last(), Some(&world.end(source)), "{source}");
     }
@@ -309,7 +309,7 @@ async fn alerts_folds_the_copies_of_matches_once() {
             let mut world = World::new(7_000);
             // A spatial machine that died and sent again: copies on matches.
             folded(&mut world, 150).await.stop().await.unwrap();
-            for source in world.sources::<SpatialMachine>() {
+            for source in World::sources::<SpatialMachine>() {
                 world.cluster.set_committed(&group::<SpatialMachine>(), source, Some(3));
             }
             std::fs::remove_dir_all(world.directory.path().join("a")).unwrap();

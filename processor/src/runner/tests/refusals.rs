@@ -214,7 +214,7 @@ fn how_a_partition_begins_follows_from_commit_snapshot_and_bounds() {
 #[tokio::test]
 async fn processes_share_partitions_and_hand_them_over() {
     let mut world = World::new(8);
-    world.snapshot_interval = Duration::from_secs(3_600);
+    world.snapshot_interval = Duration::from_hours(1);
     world.reports(60);
     let mut a = world.start::<SpatialMachine>("a", None);
     world.idle::<SpatialMachine>(&mut a).await.unwrap();

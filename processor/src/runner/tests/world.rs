@@ -242,7 +242,7 @@ impl World {
         let idle = async {
             loop {
                 let committed = broker.committed(group::<M>(), vec![M::DRIVES]).await.unwrap();
-                if self.sources::<M>().all(|p| committed.get(&p) == Some(&self.end(p))) {
+                if Self::sources::<M>().all(|p| committed.get(&p) == Some(&self.end(p))) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -257,7 +257,7 @@ impl World {
         }
     }
 
-    pub(super) fn sources<M: Machine>(&self) -> impl Iterator<Item = TopicPartition> {
+    pub(super) fn sources<M: Machine>() -> impl Iterator<Item = TopicPartition> {
         (0..KEYED).map(|p| TopicPartition::new(M::DRIVES, p))
     }
 
@@ -352,7 +352,7 @@ fn straight<M: Machine>(world: &World) -> BTreeMap<TopicPartition, Vec<Derived>>
             Some(Arc::new(Change { offset: record.offset, what }))
         })
         .collect();
-    world.sources::<M>().map(|source| (source, straight_of::<M>(world, source, &changes))).collect()
+    World::sources::<M>().map(|source| (source, straight_of::<M>(world, source, &changes))).collect()
 }
 
 fn straight_of<M: Machine>(world: &World, source: TopicPartition, changes: &[Arc<Change>]) -> Vec<Derived> {
