@@ -10,4 +10,4 @@ pub mod client;
 mod local;
 pub mod up;
 
-pub use local::Environment;
+pub use local::{Environment, postgres::remove_store};

@@ -30,7 +30,7 @@ const LOG_CHECK_EVERY: Duration = Duration::from_secs(10);
 const BACK_OFF_MIN: Duration = Duration::from_millis(250);
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// A program that ran for this long is not one that cannot start.
-const STEADY_AFTER: Duration = Duration::from_secs(60);
+const STEADY_AFTER: Duration = Duration::from_mins(1);
 /// After this many failures in a row a person should look.
 const FAILURES_ODD_MAX: u32 = 5;
 const POLL: Duration = Duration::from_millis(50);
@@ -51,6 +51,8 @@ pub(super) struct Program {
     pub(super) log: PathBuf,
     /// The file that says which process it is, for who comes after us.
     pub(super) mark: PathBuf,
+    /// A directory outside the data directory that is taken away when the program has ended, where it is empty.
+    pub(super) outside: Option<PathBuf>,
     /// The signal that makes it finish in order, and how long that may take.
     pub(super) soft: (Signal, Duration),
     /// The signal that makes it end at once.
@@ -282,6 +284,9 @@ impl Watch {
             }
         }
         let _ = fs::remove_file(&self.program.mark);
+        if let Some(outside) = &self.program.outside {
+            let _ = fs::remove_dir(outside);
+        }
         self.state.send_modify(|state| state.now = None);
     }
 }

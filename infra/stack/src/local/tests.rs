@@ -19,7 +19,7 @@ async fn until(what: &str, mut state: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(60), wait).await.is_ok(), "never came: {what}");
+    assert!(tokio::time::timeout(Duration::from_mins(1), wait).await.is_ok(), "never came: {what}");
 }
 
 fn kill(mark: Option<Mark>) -> Mark {
@@ -45,7 +45,7 @@ impl Run {
 
     async fn stop(&self) {
         self.lifecycle.stop(Cause::Asked("the test is over".into()));
-        assert!(self.tasks.wait(Duration::from_secs(60)).await.is_clean());
+        assert!(self.tasks.wait(Duration::from_mins(1)).await.is_clean());
     }
 }
 
@@ -94,5 +94,6 @@ async fn a_killed_store_comes_back_at_its_socket() {
     let last = store.watched.mark().expect("it runs");
     run.stop().await;
     assert!(!last.is_alive());
+    postgres::remove_store(&run.data).expect("removed");
     assert!(!socket.exists(), "a store that was stopped in order takes its socket away");
 }

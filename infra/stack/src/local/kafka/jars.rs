@@ -1,22 +1,28 @@
 //! What the broker is made of: a Java that is there, and Kafka's jars, fetched once for all data directories.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
 
 use super::super::{Environment, last_lines, run, short_hash};
 
 const POM: &str = include_str!("../../../../kafka/pom.xml");
 const KAFKA_VERSION: &str = "4.4.0";
 const JAVA_MAJOR_MIN: u32 = 17;
-/// How many jars the pom comes to, for the progress that is shown.
-const JARS: usize = 45;
 const TELL_EVERY: Duration = Duration::from_secs(2);
+/// How much of Maven's output an error quotes.
+const LINES_KEPT: usize = 12;
 const LOCK_POLL: Duration = Duration::from_millis(200);
 const WAYS_OUT: &str = "or use a Kafka that is there: --kafka HOST:PORT, or KAFKA_HOME for its programs";
 
@@ -128,35 +134,60 @@ async fn fetch(cache: &Path, jars: &Path) -> anyhow::Result<()> {
     let pom = new.join("pom.xml");
     fs::write(&pom, POM).with_context(|| pom.display().to_string())?;
 
-    tracing::info!("fetching kafka {KAFKA_VERSION} with maven, once: {JARS} jars, 43 MB");
+    tracing::info!("fetching kafka {KAFKA_VERSION} with maven, once for this user: 43 MB");
     let mut command = Command::new("mvn");
-    command.args(["--batch-mode", "--quiet", "--file"]).arg(&pom).arg("dependency:copy-dependencies");
+    command.args(["--batch-mode", "--file"]).arg(&pom).arg("dependency:copy-dependencies");
     command.arg("-DincludeScope=runtime").arg(format!("-DoutputDirectory={}", libs.display()));
-    let said = tokio::select! {
-        said = run(&mut command) => said?,
-        () = tell(&libs) => None,
-    };
-    let Some(said) = said else {
+    let Some((success, end)) = watch(&mut command).await? else {
         bail!(
             "no Maven: the local Kafka is fetched with it; install it (Debian: apt install maven), {WAYS_OUT}"
         );
     };
-    if !said.success || jars_in(&libs) == 0 {
-        let text = last_lines(&format!("{}\n{}", said.stdout, said.stderr), 12);
-        bail!("Maven could not fetch Kafka; is Maven Central in reach? try again, {WAYS_OUT}\n{text}");
+    if !success || jars_in(&libs) == 0 {
+        bail!("Maven could not fetch Kafka; is Maven Central in reach? try again, {WAYS_OUT}\n{end}");
     }
     fs::rename(&libs, jars).with_context(|| jars.display().to_string())?;
     let _ = fs::remove_dir_all(&new);
-    tracing::info!(dir = %jars.display(), "kafka is fetched");
+    tracing::info!(dir = %jars.display(), jars = jars_in(jars), "kafka is fetched");
     Ok(())
 }
 
-/// Tells how far the fetch is, for ever.
-async fn tell(libs: &Path) {
+/// Runs Maven, and tells how much it has downloaded; whether it succeeded, and its last lines. `None` where there is
+/// no Maven.
+async fn watch(command: &mut Command) -> anyhow::Result<Option<(bool, String)>> {
+    command
+        .kill_on_drop(true)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("cannot run mvn"),
+    };
+    let mut lines = BufReader::new(child.stdout.take().context("mvn has no output")?).lines();
+    let mut tell = tokio::time::interval(TELL_EVERY);
+    let (mut end, mut files) = (VecDeque::new(), 0);
     loop {
-        tokio::time::sleep(TELL_EVERY).await;
-        tracing::info!("fetching kafka: {} of {JARS} jars", jars_in(libs));
+        tokio::select! {
+            line = lines.next_line() => {
+                let Some(line) = line.context("mvn's output")? else { break };
+                files += usize::from(line.contains("Downloaded from"));
+                end.push_back(line);
+                if end.len() > LINES_KEPT {
+                    end.pop_front();
+                }
+            }
+            _ = tell.tick() => {
+                if files > 0 {
+                    tracing::info!(files, "fetching kafka and what maven needs for it");
+                }
+            }
+        }
     }
+    let status = child.wait().await.context("mvn")?;
+    Ok(Some((status.success(), end.make_contiguous().join("\n"))))
 }
 
 fn jars_in(dir: &Path) -> usize {

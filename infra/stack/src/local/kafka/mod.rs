@@ -25,7 +25,7 @@ use super::{Environment, Watched, last_lines, process::Program, run};
 
 const LOG4J: &str = include_str!("../../../../kafka/log4j2.xml");
 /// A first start on a slow disk; usually it is two seconds. A log that was not closed is checked first.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 /// A broker that is stopped closes its log, so that the next start need not check it.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -112,6 +112,7 @@ impl Dir {
             owner: None,
             log,
             mark: self.root.join("process.json"),
+            outside: None,
             soft: (Signal::TERM, STOP_WITHIN),
             hard: Signal::KILL,
         }

@@ -14,11 +14,12 @@ use waypost_runtime::{
     lifecycle::Tasks,
 };
 
+pub use self::place::remove_store;
 use self::{place::Place, programs::Programs};
 use super::{Environment, Watched, last_lines, process::Program, run};
 
 /// A store that was not stopped in order is recovered first.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 /// The user that the cluster knows; who may reach the socket is its owner's directory's matter.
 const USER: &str = "waypost";
@@ -66,13 +67,12 @@ pub(crate) async fn start(
     program.end_leftover().await?;
     place.prepare()?;
     let cluster = place.cluster();
-    let programs = match fs::read_to_string(cluster.join("PG_VERSION")) {
-        Ok(major) => programs.of_cluster(major.trim(), &cluster)?,
-        Err(_) => {
-            let newest = programs.newest();
-            initdb(newest, &place).await?;
-            newest
-        }
+    let programs = if let Ok(major) = fs::read_to_string(cluster.join("PG_VERSION")) {
+        programs.of_cluster(major.trim(), &cluster)?
+    } else {
+        let newest = programs.newest();
+        initdb(newest, &place).await?;
+        newest
     };
     program.path = programs.dir.join("postgres");
     let watched = program.start(tasks, clock)?;
@@ -94,6 +94,7 @@ fn program(place: &Place, data: &DataDir) -> Program {
         owner: place.owner,
         log: data.logs().join("postgres.log"),
         mark: place.base.join("process.json"),
+        outside: place.outside(),
         // Fast shutdown, and immediate shutdown, which is recovered from at the next start.
         soft: (Signal::INT, STOP_WITHIN),
         hard: Signal::QUIT,

@@ -6,6 +6,7 @@
 
 use std::{
     fs::{self, Permissions},
+    io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
@@ -18,6 +19,8 @@ use waypost_runtime::datadir::{DataDir, create_private, random_uuid, write_priva
 use super::super::{Environment, run, short_hash};
 
 const ROOTS_BASE: &str = "/var/lib/waypost";
+/// The file in such a base that says whose it is.
+const BELONGS: &str = "data-dir.json";
 /// What a socket's address holds on Linux without its closing zero: see unix(7).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// What Postgres calls the socket of port 5432.
@@ -44,6 +47,27 @@ struct Pointer {
     token: String,
 }
 
+impl Pointer {
+    fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+}
+
+fn pointer_of(data: &DataDir) -> PathBuf {
+    data.postgres().join("pointer.json")
+}
+
+/// Removes what a stopped stack keeps outside its data directory: root's local store. Call it before removing the
+/// data directory itself; where there is nothing outside, it does nothing.
+pub fn remove_store(data: &DataDir) -> io::Result<()> {
+    match Pointer::read(&pointer_of(data)) {
+        Some(pointer) if Pointer::read(&pointer.base.join(BELONGS)).as_ref() == Some(&pointer) => {
+            fs::remove_dir_all(&pointer.base)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The place of a data directory's store.
 pub(super) async fn of(data: &DataDir, environment: &Environment) -> anyhow::Result<Place> {
     if rustix::process::geteuid().is_root() { of_root(data).await } else { of_user(data, environment) }
@@ -53,15 +77,13 @@ async fn of_root(data: &DataDir) -> anyhow::Result<Place> {
     let hash = short_hash(data.root().as_os_str().as_encoded_bytes());
     let base = Path::new(ROOTS_BASE).join(&hash);
     let owner = (id_of_postgres("-u").await?, id_of_postgres("-g").await?);
-    let path = data.postgres().join("pointer.json");
-    let had = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Pointer>(&text).ok());
-    let pointer = match had.filter(|pointer| pointer.base == base) {
-        Some(pointer) => pointer,
-        None => {
-            let pointer = Pointer { base: base.clone(), token: random_uuid()? };
-            write_private(&path, &serde_json::to_vec(&pointer)?)?;
-            pointer
-        }
+    let path = pointer_of(data);
+    let pointer = if let Some(had) = Pointer::read(&path).filter(|pointer| pointer.base == base) {
+        had
+    } else {
+        let pointer = Pointer { base: base.clone(), token: random_uuid()? };
+        write_private(&path, &serde_json::to_vec(&pointer)?)?;
+        pointer
     };
     Ok(Place { socket_dir: base.join("run"), base, owner: Some(owner), pointer: Some(pointer) })
 }
@@ -103,27 +125,28 @@ impl Place {
         self.base.join("cluster")
     }
 
+    /// The socket's directory where it stands outside the base.
+    pub(super) fn outside(&self) -> Option<PathBuf> {
+        (!self.socket_dir.starts_with(&self.base)).then(|| self.socket_dir.clone())
+    }
+
     /// Makes the directories; a base that belongs to a data directory that is gone is emptied first.
     pub(super) fn prepare(&self) -> anyhow::Result<()> {
-        match &self.pointer {
-            Some(pointer) => {
-                self.take_base(pointer)?;
-                self.make_owned(&self.socket_dir)
-            }
-            None => {
-                create_private(&self.base)?;
-                create_private(&self.socket_dir)?;
-                self.check_socket_dir()
-            }
+        if let Some(pointer) = &self.pointer {
+            self.take_base(pointer)?;
+            self.make_owned(&self.socket_dir)
+        } else {
+            create_private(&self.base)?;
+            create_private(&self.socket_dir)?;
+            self.check_socket_dir()
         }
     }
 
     /// The base stays root's, so that `postgres` cannot lead root astray by what it writes there.
     fn take_base(&self, pointer: &Pointer) -> anyhow::Result<()> {
         make_passable(Path::new(ROOTS_BASE))?;
-        let belongs = self.base.join("data-dir.json");
-        let to = fs::read(&belongs).ok().and_then(|text| serde_json::from_slice::<Pointer>(&text).ok());
-        if to.as_ref() == Some(pointer) {
+        let belongs = self.base.join(BELONGS);
+        if Pointer::read(&belongs).as_ref() == Some(pointer) {
             return Ok(());
         }
         if self.base.exists() {

@@ -13,6 +13,7 @@ fn program(dir: &Path, script: &str) -> Program {
         owner: None,
         log: dir.join("log"),
         mark: dir.join("process.json"),
+        outside: None,
         soft: (Signal::TERM, Duration::from_secs(10)),
         hard: Signal::KILL,
     }
@@ -75,7 +76,7 @@ async fn a_program_that_does_not_listen_is_ended_hard_by_a_second_stop() {
         assert!(mark.is_alive(), "it ignores the soft signal");
         lifecycle.stop_hard(Cause::Asked("twice".into()));
     };
-    let (outcome, ()) = tokio::join!(tasks.wait(Duration::from_secs(60)), stop);
+    let (outcome, ()) = tokio::join!(tasks.wait(Duration::from_mins(1)), stop);
     assert!(outcome.aborted.is_empty());
     assert!(!mark.is_alive());
 }
