@@ -1,0 +1,188 @@
+//! A stack as a user runs it: the `waypost` program, with its own Kafka and Postgres, in a directory of its own.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+/// How often a state that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How many looks a start may take: two minutes, for the first one fetches Kafka's jars.
+const LOOKS_MAX: u32 = 6_000;
+
+/// A process of the `waypost` program; killed when it is dropped.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to stop as Ctrl-C does, and waits; an exit code that is not 0 is an error with its log.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        signal(self.pid(), "INT")?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "stopped with {status}: {}", fs::read_to_string(&self.log)?);
+        Ok(())
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.runs() {
+            let _ = self.kill();
+        }
+    }
+}
+
+/// Sends a signal, `STOP` for instance, to a process of ours.
+pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status()?;
+    ensure!(status.success(), "cannot send {name} to {pid}");
+    Ok(())
+}
+
+/// A data directory, and what runs on it.
+pub struct Stack {
+    dir: tempfile::TempDir,
+    starts: u32,
+}
+
+impl Stack {
+    /// An empty directory on which nothing runs yet.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self { dir: tempfile::tempdir()?, starts: 0 })
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A path beside the data directory.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts `waypost up` on the data directory, with further arguments, and waits until it is ready.
+    pub fn up(&mut self, args: &[&str]) -> anyhow::Result<Process> {
+        let _ = fs::remove_file(self.data().join("stack.json"));
+        let data = self.data();
+        let mut all = vec!["up", "--data-dir", path(&data)];
+        all.extend(args);
+        if !args.contains(&"--listen") {
+            all.extend(["--listen", "127.0.0.1:0"]);
+        }
+        let mut process = self.start(&all)?;
+        for _ in 0..LOOKS_MAX {
+            ensure!(process.runs(), "the stack ended: {}", process.log());
+            if self.json().is_ok() && self.waypost(&["status", "--json"]).is_ok() {
+                return Ok(process);
+            }
+            sleep(LOOK);
+        }
+        anyhow::bail!("the stack is not ready: {}", process.log())
+    }
+
+    /// Starts a processor of its own that joins the stack.
+    pub fn processor(&mut self, instance: u32) -> anyhow::Result<Process> {
+        let data = self.data();
+        let instance = instance.to_string();
+        self.start(&["up", "--only", "processor", "--join", path(&data), "--instance", &instance])
+    }
+
+    fn start(&mut self, args: &[&str]) -> anyhow::Result<Process> {
+        self.starts += 1;
+        let log = self.beside(&format!("{}.log", self.starts));
+        let child = Command::new(program()?)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(File::create(&log)?)
+            .stderr(File::options().append(true).open(&log)?)
+            .spawn()?;
+        Ok(Process { child, log })
+    }
+
+    /// What `stack.json` says.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        Ok(serde_json::from_slice(&fs::read(self.data().join("stack.json"))?)?)
+    }
+
+    /// The number of a process that the stack started, `kafka` or `postgres`.
+    pub fn pid_of(&self, part: &str) -> anyhow::Result<u32> {
+        let pid = self.json()?["processes"][part]["pid"].as_u64().context("no such process")?;
+        Ok(u32::try_from(pid)?)
+    }
+
+    /// A command of the client on this stack, not yet run.
+    pub fn client(&self, args: &[&str]) -> anyhow::Result<Command> {
+        let url = self.json()?["url"].as_str().context("no url")?.to_owned();
+        let token = fs::read_to_string(self.data().join("operator.token"))?;
+        let mut command = Command::new(program()?);
+        command.args(args).args(["--url", &url, "--token", token.trim()]).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs a client's command to its end, and gives what it printed; an exit code that is not 0 is an error.
+    pub fn waypost(&self, args: &[&str]) -> anyhow::Result<String> {
+        let Output { status, stdout, stderr } = self.client(args)?.output()?;
+        ensure!(
+            status.success(),
+            "waypost {args:?} ended with {status}: {}",
+            String::from_utf8_lossy(&stderr)
+        );
+        Ok(String::from_utf8(stdout)?)
+    }
+
+    /// Waits until all is processed, and gives the matches as sorted lines without the head.
+    pub fn matches(&self) -> anyhow::Result<Vec<String>> {
+        self.waypost(&["wait", "--idle", "--timeout", "5m"])?;
+        Ok(rows(&self.waypost(&["matches", "--format", "csv"])?))
+    }
+}
+
+/// The lines of a CSV text without its head, sorted.
+pub fn rows(csv: &str) -> Vec<String> {
+    let mut rows: Vec<String> = csv.lines().skip(1).map(str::to_owned).collect();
+    rows.sort();
+    rows
+}
+
+/// A path as text.
+pub fn path(path: &Path) -> &str {
+    path.to_str().expect("temporary directories have names in UTF-8")
+}
+
+/// The program beside the tests: `cargo test --workspace` builds both.
+fn program() -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let found = test.ancestors().map(|dir| dir.join("waypost")).find(|file| file.is_file());
+    found.context("the program waypost is not built: cargo build -p waypost")
+}

@@ -1,0 +1,249 @@
+//! The whole on real Kafka and Postgres: an import gives exactly the matches that an oracle finds, whatever is
+//! killed meanwhile.
+
+use std::{
+    fs,
+    path::Path,
+    process::Child,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::sleep,
+    time::Duration,
+};
+
+use waypost_e2e::{
+    input::Input,
+    stack::{Process, Stack, path, signal},
+};
+use waypost_runtime::broker::{Broker, Outgoing, Producer, contract, kafka};
+use waypost_schemas::{
+    codec,
+    event::FixReported,
+    id::DeviceId,
+    time::Micros,
+    topic::{Topic, TopicPartition},
+};
+
+/// One stack at a time: each is a Kafka, a Postgres and a Waypost.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn prepare(stack: &Stack, input: &Input) {
+    stack.waypost(&["zones", "import", path(&input.zones)]).unwrap();
+    stack
+        .waypost(&[
+            "rules",
+            "add",
+            "--id",
+            "borders",
+            "--on",
+            "enter,exit",
+            "--zones",
+            "all",
+            "--subjects",
+            "all",
+            "--notify",
+            "warden",
+        ])
+        .unwrap();
+}
+
+fn import(stack: &Stack, fixes: &Path) -> Child {
+    stack.client(&["import", path(fixes)]).unwrap().spawn().unwrap()
+}
+
+fn ends_well(mut import: Child) {
+    let status = import.wait().unwrap();
+    assert!(status.success(), "the import ended with {status}");
+}
+
+/// What a test may see of the log of a process: no ERROR, for nothing here needs a person.
+fn is_calm(process: &Process) {
+    let log = process.log();
+    let errors: Vec<&str> = log.lines().filter(|l| l.contains("\"level\":\"ERROR\"")).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+}
+
+#[test]
+fn an_import_gives_the_oracles_matches_and_a_second_one_nothing_new() {
+    let _alone = alone();
+    let mut stack = Stack::new().unwrap();
+    let mut up = stack.up(&[]).unwrap();
+    let input = Input::at_hand(&stack.beside("")).unwrap();
+    prepare(&stack, &input);
+    for _ in 0..2 {
+        ends_well(import(&stack, &input.fixes));
+        assert_eq!(stack.matches().unwrap(), input.expected);
+    }
+    up.stop().unwrap();
+    is_calm(&up);
+}
+
+#[test]
+fn a_processor_that_is_killed_five_times_loses_and_repeats_nothing() {
+    let _alone = alone();
+    let mut stack = Stack::new().unwrap();
+    let mut up = stack.up(&["--only", "ingest"]).unwrap();
+    let input = Input::at_hand(&stack.beside("")).unwrap();
+    prepare(&stack, &input);
+    let mut processor = stack.processor(1).unwrap();
+    let importing = import(&stack, &input.fixes);
+    for _ in 0..5 {
+        // A fault at some moment of the work: how far the work is then is not asked.
+        sleep(Duration::from_secs(3));
+        processor.kill().unwrap();
+        processor = stack.processor(1).unwrap();
+    }
+    ends_well(importing);
+    assert_eq!(stack.matches().unwrap(), input.expected);
+    processor.stop().unwrap();
+    up.stop().unwrap();
+    is_calm(&up);
+}
+
+#[test]
+fn a_processor_that_sleeps_longer_than_its_session_loses_and_repeats_nothing() {
+    let _alone = alone();
+    let mut stack = Stack::new().unwrap();
+    let mut up = stack.up(&["--only", "ingest"]).unwrap();
+    let input = Input::at_hand(&stack.beside("")).unwrap();
+    prepare(&stack, &input);
+    let mut sleeper = stack.processor(1).unwrap();
+    let mut other = stack.processor(2).unwrap();
+    sleep(Duration::from_secs(6));
+    let importing = import(&stack, &input.fixes);
+    sleep(Duration::from_secs(2));
+    signal(sleeper.pid(), "STOP").unwrap();
+    sleep(Duration::from_secs(10));
+    signal(sleeper.pid(), "CONT").unwrap();
+    ends_well(importing);
+    assert_eq!(stack.matches().unwrap(), input.expected);
+    assert!(sleeper.runs(), "it wakes and goes on: {}", sleeper.log());
+    sleeper.stop().unwrap();
+    other.stop().unwrap();
+    up.stop().unwrap();
+}
+
+#[test]
+fn kafka_postgres_and_the_whole_stack_are_killed_and_then_the_state_is_thrown_away() {
+    let _alone = alone();
+    let mut stack = Stack::new().unwrap();
+    let first = stack.beside("");
+    // The port stays the same, so that the import finds the stack again.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut up = stack.up(&["--listen", &port]).unwrap();
+    let input = Input::at_hand(&first).unwrap();
+    prepare(&stack, &input);
+    let importing = import(&stack, &input.fixes);
+    sleep(Duration::from_secs(3));
+    signal(stack.pid_of("kafka").unwrap(), "KILL").unwrap();
+    sleep(Duration::from_secs(10));
+    signal(stack.pid_of("postgres").unwrap(), "KILL").unwrap();
+    sleep(Duration::from_secs(6));
+    up.kill().unwrap();
+    let mut up = stack.up(&["--listen", &port]).unwrap();
+    ends_well(importing);
+    assert_eq!(stack.matches().unwrap(), input.expected);
+    up.stop().unwrap();
+    is_calm(&up);
+
+    for dir in ["instances", "snapshots", "postgres"] {
+        let _ = fs::remove_dir_all(stack.data().join(dir));
+    }
+    let mut up = stack.up(&["--listen", &port]).unwrap();
+    assert_eq!(stack.matches().unwrap(), input.expected, "rebuilt from the log alone");
+    up.stop().unwrap();
+    is_calm(&up);
+}
+
+fn raw(to: TopicPartition, value: Vec<u8>) -> Outgoing {
+    Outgoing { to, key: Some("tracker".into()), value: Some(value.into()), headers: Vec::new() }
+}
+
+/// What nobody should write to the log, and the code that each must be buried with.
+fn poison() -> Vec<(Outgoing, &'static str)> {
+    let at = |topic| TopicPartition::new(topic, 3);
+    let fix = |at_us| FixReported {
+        device: DeviceId::new("tracker").unwrap(),
+        lat: 1.0,
+        lon: 1.0,
+        at_us: Micros(at_us),
+        accuracy_m: None,
+        speed_mps: None,
+        heading_deg: None,
+        altitude_m: None,
+        attributes: std::collections::BTreeMap::new(),
+        registry: -1,
+    };
+    let good = codec::encode(&fix(1_600_000_000_000_000).into());
+    vec![
+        (raw(at(Topic::Positions), vec![0, 0, 0, 0x7f, 0xff, 1]), "unknown_schema"),
+        (raw(at(Topic::Positions), good[..good.len() - 3].to_vec()), "broken_datum"),
+        (raw(at(Topic::Positions), b"{\"lat\": 1}".to_vec()), "foreign_record"),
+        (raw(at(Topic::Positions), codec::encode(&fix(0).into())), "bad_device_time"),
+    ]
+}
+
+#[test]
+fn poison_on_positions_becomes_dead_letters_and_processing_goes_on() {
+    let _alone = alone();
+    let mut stack = Stack::new().unwrap();
+    let mut up = stack.up(&[]).unwrap();
+    let input = Input::at_hand(&stack.beside("")).unwrap();
+    prepare(&stack, &input);
+    let bootstrap = stack.json().unwrap()["kafka"].as_str().unwrap().to_owned();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let expected: Vec<String> = poison().iter().map(|(_, code)| (*code).to_owned()).collect();
+    let broker = runtime.block_on(async {
+        let broker: Arc<dyn Broker> =
+            Arc::new(kafka::Broker::connect(kafka::Config::new(bootstrap)).unwrap());
+        let producer: Arc<dyn Producer> = broker.producer().unwrap();
+        let records = poison().into_iter().map(|(record, _)| record).collect();
+        producer.send(records).await.unwrap().await.unwrap();
+        broker
+    });
+    ends_well(import(&stack, &input.fixes));
+    assert_eq!(stack.matches().unwrap(), input.expected);
+    let buried = runtime.block_on(async {
+        let reader = broker.reader().unwrap();
+        let mut feed = reader.open(TopicPartition::new(Topic::DeadLetters, 3), 0).unwrap();
+        let mut codes = Vec::new();
+        loop {
+            let batch = feed.next().await.unwrap();
+            for record in &batch.records {
+                let reason = record.header("waypost_reason").expect("a dead letter says why");
+                codes.push(String::from_utf8(reason.to_vec()).unwrap());
+            }
+            if batch.at_end {
+                break codes;
+            }
+        }
+    });
+    assert_eq!(buried, expected);
+    up.stop().unwrap();
+}
+
+#[test]
+fn kafka_keeps_the_brokers_contract() {
+    let _alone = alone();
+    let mut stack = Stack::new().unwrap();
+    let partitions = contract::KEYED.to_string();
+    // The contract founds its own topics' records: no machine reads along.
+    let mut up =
+        stack.up(&["--only", "ingest", "--set", &format!("topics.partitions={partitions}")]).unwrap();
+    let bootstrap = stack.json().unwrap()["kafka"].as_str().unwrap().to_owned();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let config = kafka::Config::new(bootstrap);
+    runtime.block_on(async {
+        let broker: Arc<dyn Broker> = Arc::new(kafka::Broker::connect(config.clone()).unwrap());
+        contract::check(broker, "e2e").await;
+    });
+    kafka::bare::check_partitioner(config, contract::KEYED);
+    drop(runtime);
+    up.kill().unwrap();
+    // What the kill left is ended by the next start, which this test does not need: it ends them itself.
+    for part in ["kafka", "postgres"] {
+        signal(stack.pid_of(part).unwrap(), "KILL").unwrap();
+    }
+}
