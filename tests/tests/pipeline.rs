@@ -157,6 +157,57 @@ fn kafka_postgres_and_the_whole_stack_are_killed_and_then_the_state_is_thrown_aw
     is_calm(&up);
 }
 
+/// A Python with what an outside consumer needs; none where Python or its packages are out of reach.
+fn python(dir: &Path) -> Option<std::path::PathBuf> {
+    let run = |program: &Path, args: &[&str]| {
+        let output = std::process::Command::new(program).args(args).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let made = run(Path::new("python3"), &["-m", "venv", path(dir)]);
+    let python = dir.join("bin/python");
+    let packages = ["-m", "pip", "install", "--quiet", "confluent-kafka==2.*", "fastavro==1.*"];
+    (made && run(&python, &packages)).then_some(python)
+}
+
+#[test]
+fn a_consumer_in_python_decodes_matches_with_the_committed_schema() {
+    let _alone = alone();
+    let mut stack = Stack::new().unwrap();
+    let Some(python) = python(&stack.beside("python")) else {
+        eprintln!(
+            "skipped: python3, its venv, or the packages confluent-kafka and fastavro are out of reach"
+        );
+        return;
+    };
+    let mut up = stack.up(&[]).unwrap();
+    let input = Input::at_hand(&stack.beside("")).unwrap();
+    prepare(&stack, &input);
+    ends_well(import(&stack, &input.fixes));
+    assert_eq!(stack.matches().unwrap(), input.expected);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let schema = codec::SCHEMAS.iter().find(|schema| schema.name == "RuleMatched").unwrap();
+    let file = root.join("../schemas/avro").join(format!("{}.1.avsc", schema.name));
+    let bootstrap = stack.json().unwrap()["kafka"].as_str().unwrap().to_owned();
+    let output = std::process::Command::new(python)
+        .args([path(&root.join("consumer.py")), &bootstrap, path(&file), &schema.id.to_string()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen = waypost_e2e::stack::rows(&format!("head\n{}", String::from_utf8(output.stdout).unwrap()));
+    let mut expected: Vec<String> = input
+        .expected
+        .iter()
+        .map(|row| {
+            let (device, rest) = row.split_once(',').unwrap();
+            let (_, zone_and_event) = rest.split_once(',').unwrap();
+            format!("{device},{}", zone_and_event.replace('"', ""))
+        })
+        .collect();
+    expected.sort();
+    assert_eq!(seen, expected);
+    up.stop().unwrap();
+}
+
 fn raw(to: TopicPartition, value: Vec<u8>) -> Outgoing {
     Outgoing { to, key: Some("tracker".into()), value: Some(value.into()), headers: Vec::new() }
 }
