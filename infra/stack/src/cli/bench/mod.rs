@@ -13,7 +13,7 @@ use std::process::ExitCode;
 #[command(after_help = "\
 Example:
   waypost bench import
-  waypost bench spatial --fixes storks.csv.gz --zones countries.geojson.gz")]
+  waypost bench spatial --file storks.csv.gz --zones-file countries.geojson.gz")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
