@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
+use waypost_runtime::datadir::DataDir;
 
 /// How often a state that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -165,6 +166,15 @@ impl Stack {
     pub fn matches(&self) -> anyhow::Result<Vec<String>> {
         self.waypost(&["wait", "--idle", "--timeout", "5m"])?;
         Ok(rows(&self.waypost(&["matches", "--format", "csv"])?))
+    }
+}
+
+impl Drop for Stack {
+    /// Root's Postgres stands outside the directory, and goes with it.
+    fn drop(&mut self) {
+        if let Ok(data) = DataDir::existing(&self.data()) {
+            let _ = waypost::remove_store(&data);
+        }
     }
 }
 

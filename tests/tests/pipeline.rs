@@ -14,7 +14,10 @@ use waypost_e2e::{
     input::Input,
     stack::{Process, Stack, path, signal},
 };
-use waypost_runtime::broker::{Broker, Outgoing, Producer, contract, kafka};
+use waypost_runtime::{
+    broker::{Broker, Outgoing, Producer, contract, kafka},
+    datadir::DataDir,
+};
 use waypost_schemas::{
     codec,
     event::FixReported,
@@ -56,6 +59,13 @@ fn import(stack: &Stack, fixes: &Path) -> Child {
 fn ends_well(mut import: Child) {
     let status = import.wait().unwrap();
     assert!(status.success(), "the import ended with {status}");
+}
+
+/// Throws away the store of a stack that is stopped, wherever it stands.
+fn drop_store(stack: &Stack) {
+    let data = DataDir::existing(&stack.data()).unwrap();
+    waypost::remove_store(&data).unwrap();
+    fs::remove_dir_all(data.postgres()).unwrap();
 }
 
 /// What a test may see of the log of a process: no ERROR, for nothing here needs a person.
@@ -149,9 +159,8 @@ fn kafka_postgres_and_the_whole_stack_are_killed_and_then_the_state_is_thrown_aw
     up.stop().unwrap();
     is_calm(&up);
 
-    for dir in ["instances", "snapshots", "postgres"] {
-        let _ = fs::remove_dir_all(stack.data().join(dir));
-    }
+    drop_store(&stack);
+    fs::remove_dir_all(stack.data().join("snapshots")).unwrap();
     let mut up = stack.up(&["--listen", &port]).unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected, "rebuilt from the log alone");
     up.stop().unwrap();
@@ -233,7 +242,7 @@ fn snapshots_with_a_changed_byte_are_told_and_not_used() {
     assert_eq!(stack.matches().unwrap(), input.expected);
     // A clean stop writes a snapshot of each partition in both places; Postgres's are thrown away.
     up.stop().unwrap();
-    fs::remove_dir_all(stack.data().join("postgres")).unwrap();
+    drop_store(&stack);
     let snapshots: Vec<_> = files(&stack.data())
         .into_iter()
         .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("chunk-")))

@@ -164,7 +164,7 @@ impl<M: Machine> Task<M> {
         }
         let Bounds { high, .. } = bounds;
         let (next, took) = (fold.next, shared.clock.elapsed(began));
-        tracing::info!(
+        tracing::debug!(
             machine = M::NAME,
             partition = source.partition,
             next,

@@ -1,6 +1,6 @@
 //! `waypost matches`: the rules that fired, in the order of their fixes.
 
-use std::{collections::BTreeSet, process::ExitCode, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, process::ExitCode, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -62,10 +62,14 @@ struct Row {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.stack)?;
     let mut matches = Matches::new(&client, args.rule.as_deref());
-    let print = |found: &Value| args.format.write(found);
-    args.format.head()?;
+    // Not before the stack has answered: a head alone would say that there are no matches.
+    let headed = Cell::new(false);
+    let head = || if headed.replace(true) { Ok(true) } else { args.format.head() };
+    let print = |found: &Value| Ok(head()? && args.format.write(found)?);
     if !args.follow {
-        matches.read(&print).await?;
+        if matches.read(&print).await? {
+            head()?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let stop = Lifecycle::new();

@@ -44,8 +44,9 @@ const EXIT_INTERRUPTED: u8 = 130;
 /// (metres), speed (metres per second), heading (degrees) and altitude (metres). Others are passed over. A time is
 /// RFC 3339, or without an offset UTC. The file may be packed with gzip; `-` reads standard input.
 ///
-/// Each device's fixes are sent in the order of the file. While the stack is away, the import waits. It can be
-/// repeated: what the stack has already, it does not take twice.
+/// Each device's fixes are sent in the order of the file, which should be that of their times: a fix that is older
+/// than one before it goes to the device's history and fires no rule. While the stack is away, the import waits. It
+/// can be repeated: the fixes are appended again, but change neither tracks nor matches.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A bad line is named on standard error and counted, and the rest goes on.
