@@ -9,7 +9,6 @@ pub mod alerts;
 pub mod bench;
 pub mod checkpoint;
 pub mod dead_letter;
-pub mod intake;
 pub mod machine;
 pub mod projector;
 pub mod reads;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+pub use waypost_runtime::intake::Unfit;
 use waypost_schemas::{cause::Position, event::Event, time::Micros, topic::Topic};
 
 use crate::registry::Change;
@@ -57,16 +58,6 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-}
-
-/// Why a machine cannot take a record: it becomes a dead letter, and the state is as before.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {detail}")]
-pub struct Unfit {
-    /// A stable code, `bad_device_time` for instance.
-    pub code: &'static str,
-    /// A sentence without places, bodies or tokens.
-    pub detail: String,
 }
 
 /// One piece of a machine's state, written to a snapshot only when it changed.

@@ -106,8 +106,8 @@ impl Topic {
                 retention: None,
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 writers: &["ingest"],
-                readers: &[],
-                dead_letters_by: None,
+                readers: &["conversations"],
+                dead_letters_by: Some("conversations"),
             },
             Self::Acks => &Spec {
                 name: "acks",
@@ -117,8 +117,8 @@ impl Topic {
                 retention: None,
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 writers: &["ingest"],
-                readers: &[],
-                dead_letters_by: None,
+                readers: &["inboxes", "delivery"],
+                dead_letters_by: Some("inboxes"),
             },
             Self::Positions => &Spec {
                 name: "positions",
@@ -160,8 +160,8 @@ impl Topic {
                 partitions: Partitions::Keyed,
                 retention: None,
                 message_bytes_max: MESSAGE_BYTES_MAX,
-                writers: &["alerts"],
-                readers: &["projector"],
+                writers: &["alerts", "conversations", "inboxes"],
+                readers: &["inboxes", "projector", "delivery"],
                 dead_letters_by: Some("projector"),
             },
             Self::DeadLetters => &Spec {
@@ -172,7 +172,7 @@ impl Topic {
                 retention: Some(DEAD_LETTERS_KEPT),
                 // The largest record of any topic, and the headers that say why it is here.
                 message_bytes_max: 4 * MIB + MIB / 16,
-                writers: &["spatial", "alerts", "projector"],
+                writers: &["spatial", "alerts", "conversations", "inboxes", "projector"],
                 readers: &[],
                 dead_letters_by: None,
             },

@@ -4,7 +4,7 @@
 //! that stop together ([`lifecycle`]), serves HTTP ([`http`]) to those who show a token ([`auth`]), and stands on
 //! the log ([`broker`]) and on Postgres ([`postgres`]). [`connect`]
 //! reaches both, and [`join`] is all of it for a process that joins a running stack by its data directory
-//! ([`datadir`]). The only clock is in [`clock`].
+//! ([`datadir`]). What a reader asks of each record is [`intake`]. The only clock is in [`clock`].
 
 pub mod auth;
 pub mod broker;
@@ -14,6 +14,7 @@ pub mod connect;
 pub mod datadir;
 pub mod health;
 pub mod http;
+pub mod intake;
 pub mod join;
 pub mod lifecycle;
 pub mod postgres;

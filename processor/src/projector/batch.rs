@@ -1,17 +1,16 @@
 //! What a run of one partition's records writes in one transaction.
 
-use waypost_runtime::broker::{Incoming, Outgoing};
+use waypost_runtime::{
+    broker::{Incoming, Outgoing},
+    intake::{Admitted, Hole, Intake},
+};
 use waypost_schemas::{cause::SeqMap, time::Micros, topic::TopicPartition};
 
 use super::{
     store::Row,
     tables::{Record, Rows},
 };
-use crate::{
-    checkpoint::Checkpoint,
-    dead_letter,
-    intake::{Admitted, Hole, Intake},
-};
+use crate::{checkpoint::Checkpoint, dead_letter};
 
 /// The projector's name, where topics say who reads them and who makes their dead letters.
 pub(super) const NAME: &str = "projector";

@@ -23,6 +23,7 @@ use waypost_runtime::{
     broker::{self, Broker, GroupSpec, Member, Membership},
     config,
     health::Health,
+    intake::Hole,
     lifecycle::Lifecycle,
     postgres::{self, Pool},
 };
@@ -30,7 +31,6 @@ use waypost_schemas::topic::{Topic, TopicPartition};
 
 pub use self::heads::{Head, Heads};
 use self::{follow::Shared, store::Store};
-use crate::intake::Hole;
 
 /// The group whose members share out what is projected.
 pub const GROUP: &str = "waypost.projector";

@@ -1,9 +1,9 @@
 //! Why a partition, and with it the process, cannot go on.
 
-use waypost_runtime::broker;
+use waypost_runtime::{broker, intake::Hole};
 use waypost_schemas::topic::TopicPartition;
 
-use crate::{intake::Hole, registry::reader};
+use crate::registry::reader;
 
 /// Why a runner stops.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use waypost_runtime::broker::{Incoming, Outgoing};
+use waypost_runtime::{
+    broker::{Incoming, Outgoing},
+    intake::{Admitted, Hole, Intake},
+};
 use waypost_schemas::{
     cause::{Cause, Position, Seq, SeqMap},
     codec,
@@ -16,7 +19,6 @@ use waypost_schemas::{
 use crate::{
     checkpoint::Checkpoint,
     dead_letter,
-    intake::{Admitted, Hole, Intake},
     machine::{Effect, Effects, Input, Machine, Unfit},
     registry::Change,
     snapshots::{Manifest, Owner},

@@ -14,7 +14,10 @@ use std::{
 };
 
 use tokio::sync::{Notify, watch};
-use waypost_runtime::broker::{self, Batch, Bounds, Feed, Incoming, Outgoing};
+use waypost_runtime::{
+    broker::{self, Batch, Bounds, Feed, Incoming, Outgoing},
+    intake::Admitted,
+};
 use waypost_schemas::topic::TopicPartition;
 
 use super::{
@@ -26,7 +29,7 @@ use super::{
     restore::{self, Beginning, Facts},
     window::Window,
 };
-use crate::{checkpoint::Checkpoint, intake::Admitted, machine::Machine};
+use crate::{checkpoint::Checkpoint, machine::Machine};
 
 /// How long a partition that must be let go waits for its last effects: well within the session, for which the
 /// group waits at most.

@@ -1,6 +1,5 @@
 //! What every reader of the log asks of a record first: does it belong on its topic, and was it taken before?
 
-use waypost_runtime::broker::Incoming;
 use waypost_schemas::{
     cause::{Cause, Seq, SeqMap, Taken},
     codec,
@@ -9,7 +8,17 @@ use waypost_schemas::{
     topic::{Topic, TopicPartition},
 };
 
-use crate::machine::Unfit;
+use crate::broker::Incoming;
+
+/// Why a record cannot be taken: it becomes a dead letter, and the state is as before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Unfit {
+    /// A stable code, `bad_device_time` for instance.
+    pub code: &'static str,
+    /// A sentence without places, bodies or tokens.
+    pub detail: String,
+}
 
 /// A record that was looked at.
 #[derive(Debug, Clone, PartialEq)]
