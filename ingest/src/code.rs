@@ -32,11 +32,22 @@ macro_rules! codes {
 }
 
 codes! {
-    BadJson = "bad_json", BAD_REQUEST, "The body is not the JSON that this route takes.";
+    BadJson = "bad_json", BAD_REQUEST, "The body, or the frame, is not the JSON that is taken here.";
     BadField = "bad_field", BAD_REQUEST, "A field is missing, unknown, there twice, or of the wrong type.";
-    BadId = "bad_id", BAD_REQUEST, "The id of a user, device, zone or rule breaks the rule for ids.";
-    BadClientId = "bad_client_id", UNPROCESSABLE_ENTITY, "The request's own id is empty or too long.";
+    BadId = "bad_id", BAD_REQUEST, "The id of a user, device, conversation, zone or rule breaks the rule for ids.";
+    BadClientId = "bad_client_id", UNPROCESSABLE_ENTITY, "A request's own id is empty or too long, or a message's is no UUIDv7 in lower case.";
     ForeignDevice = "foreign_device", FORBIDDEN, "Only an operator may report for another device.";
+    UnknownFrame = "unknown_frame", BAD_REQUEST, "There is no frame of that type.";
+    FrameTooLarge = "frame_too_large", PAYLOAD_TOO_LARGE, "A frame is larger than is taken.";
+    Clock = "clock", UNPROCESSABLE_ENTITY, "A message's id is older than six days or more than five minutes ahead; `time` is the server's.";
+    BadSettled = "bad_settled", UNPROCESSABLE_ENTITY, "What a message settles is no UUIDv7 in lower case, or not below the message's own id.";
+    BadRecipient = "bad_recipient", UNPROCESSABLE_ENTITY, "A message names neither or both of a user and a conversation.";
+    NotAMember = "not_a_member", FORBIDDEN, "The conversation does not have this user as a member.";
+    BadMediaType = "bad_media_type", UNPROCESSABLE_ENTITY, "A message's content_type is no media type.";
+    EmptyBody = "empty_body", UNPROCESSABLE_ENTITY, "A message's body is empty.";
+    MessageTooLarge = "message_too_large", PAYLOAD_TOO_LARGE, "A message's body is larger than is taken.";
+    BadOffset = "bad_offset", UNPROCESSABLE_ENTITY, "An offset or a message's number is below 0.";
+    AckBeyondEnd = "ack_beyond_end", UNPROCESSABLE_ENTITY, "An acknowledgement names an offset that the inbox does not have yet.";
     NoFixes = "no_fixes", UNPROCESSABLE_ENTITY, "The request carries no fix.";
     TooManyFixes = "too_many_fixes", UNPROCESSABLE_ENTITY, "The request carries more fixes than one request may.";
     BadLatitude = "bad_latitude", UNPROCESSABLE_ENTITY, "A latitude is not a number of degrees from -90 to 90.";
@@ -81,9 +92,9 @@ pub fn page() -> String {
         "# Refusals\n\n\
         Made from the tables in the code; `cargo test -p waypost-ingest` compares it,\n\
         `UPDATE_REFUSALS=1 cargo test -p waypost-ingest --test refusals` writes it anew.\n\n\
-        Every refusal is an RFC 9457 problem (`application/problem+json`) with a stable `code`; its `detail` names \
-        the\nplace in the request. With status 503 and `retry_after`, send the same request again; with any other, \
-        mend it first.\n\n\
+        Every refusal is an RFC 9457 problem (`application/problem+json`) with a stable `code`, on a socket a frame \
+        `refused`;\nits `detail` names the place in the request. With `retry_after`, send the same again; without it, mend it \
+        first.\n\n\
         | code | status | meaning |\n| --- | --- | --- |\n",
     );
     let own = Code::ALL.iter().map(|code| code.row());

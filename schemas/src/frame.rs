@@ -48,6 +48,9 @@ pub enum Up {
         content_type: Option<String>,
         /// The body.
         body: String,
+        /// The number of the message that this one answers.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<i64>,
     },
     /// Fixes of the device.
     Report {
@@ -146,6 +149,9 @@ pub enum Down {
         /// When to try again, in seconds.
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after: Option<u64>,
+        /// The server's time, where the code is `clock`: ids are minted from it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        time: Option<Micros>,
     },
     /// An entry of the inbox.
     Entry {
@@ -201,7 +207,7 @@ mod tests {
         check_up(
             r#"{"type":"send","id":"1","settled":"0","to":"bob","content_type":"text/plain","body":"hallo"}"#,
         );
-        check_up(r#"{"type":"send","id":"2","conversation":"alice~bob","body":""}"#);
+        check_up(r#"{"type":"send","id":"2","conversation":"alice~bob","body":"","reply_to":7}"#);
         check_up(
             r#"{"type":"report","id":"3","fixes":[{"lat":52.5,"lon":13.375,"at":"2026-01-01T00:00:00Z","accuracy_m":4.5}]}"#,
         );
@@ -216,7 +222,10 @@ mod tests {
             r#"{"type":"welcome","device":"alice/phone","session":"s","log":"l","cursor":41,"time":"2026-01-01T00:00:00Z"}"#,
         );
         check_down(r#"{"type":"accepted","id":"1","positions":["messages/3/1288"]}"#);
-        check_down(r#"{"type":"refused","code":"clock","detail":"the id is of the future","retry_after":1}"#);
+        check_down(r#"{"type":"refused","code":"overloaded","detail":"too much waits here","retry_after":1}"#);
+        check_down(
+            r#"{"type":"refused","id":"1","code":"clock","detail":"the id is of the future","time":"2026-01-01T00:00:00Z"}"#,
+        );
         check_down(
             r#"{"type":"entry","offset":42,"id":"matches/3/17/0","at":"2026-01-01T00:00:00Z","kind":"match","zone":"depot"}"#,
         );

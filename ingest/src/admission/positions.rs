@@ -2,7 +2,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor},
+    de::{self, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use waypost_schemas::{event::FixReported, id::DeviceId, time::Micros};
@@ -41,7 +41,9 @@ pub struct Report {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body<'a> {
+pub(super) struct Body<'a> {
+    #[serde(rename = "type")]
+    kind: Option<IgnoredAny>,
     #[serde(borrow)]
     id: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -70,8 +72,24 @@ struct FixBody<'a> {
 /// `{"id"?, "device"?, "fixes": [{"lat", "lon", "at", "accuracy_m"?, "speed_mps"?, "heading_deg"?, "altitude_m"?,
 /// "attributes"?}]}`; degrees, metres, RFC 3339. An equal fix twice in a request is allowed.
 pub fn report(body: &[u8], sender: Sender<'_>, limits: &Limits, now: Micros) -> Result<Report, Refusal> {
-    let Object(body) =
-        serde_json::from_slice::<Object<Body<'_>>>(body).map_err(|error| explain(body, &error))?;
+    let body = read(body)?;
+    ensure(body.kind.is_none(), Code::BadField, || "type is for frames only".into())?;
+    admit(body, sender, limits, now)
+}
+
+/// Reads a report, which in a frame has a `type` too.
+pub(super) fn read(body: &[u8]) -> Result<Body<'_>, Refusal> {
+    let read = serde_json::from_slice::<Object<Body<'_>>>(body);
+    read.map(|Object(body)| body).map_err(|error| explain(body, &error))
+}
+
+/// Checks all of a report that could be read.
+pub(super) fn admit(
+    body: Body<'_>,
+    sender: Sender<'_>,
+    limits: &Limits,
+    now: Micros,
+) -> Result<Report, Refusal> {
     if let Some(id) = &body.id {
         ensure((1..=limits.client_id_bytes_max).contains(&id.len()), Code::BadClientId, || {
             format!("id has {} bytes; 1 to {} are taken", id.len(), limits.client_id_bytes_max)

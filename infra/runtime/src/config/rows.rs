@@ -139,10 +139,13 @@ settings! {
         accept_timeout: Duration = "ingest.accept_timeout_ms", "10000", MS, "ms", "How long a request waits for the broker's acknowledgement before it is told to try again.";
         fix_at_min: Micros = "ingest.fix_at_min", "2000-01-01T00:00:00Z", ANY, "time", "The earliest device time that is taken: a tracker without a clock says 1970 or 1980.";
         fix_ahead_max: Duration = "ingest.fix_ahead_ms_max", "86400000", 1_000..=3_155_760_000_000, "ms", "How far ahead of the server's clock a device time may be.";
+        message_bytes_max: usize = "ingest.message_bytes_max", "65536", 1..=131_072, "bytes", "How large the body of a message may be; twice the default at most, so that an inbox's entry holds it.";
+        frame_bytes_max: usize = "ingest.frame_bytes_max", "524288", BYTES, "bytes", "How large a frame of a device may be: the largest message with each of its bytes escaped takes six times its size.";
         zone_bytes_max: usize = "ingest.zone_bytes_max", "8388608", BYTES, "bytes", "How large a request that defines a zone may be.";
         zone_vertices_max: usize = "ingest.zone_vertices_max", "100000", 3..=1_000_000, "vertices", "How many vertices a zone may have.";
         registry_lag_max: Duration = "ingest.registry_lag_ms_max", "5000", MS, "ms", "How far the registry's reader may lag before this node is not ready.";
         in_flight_max: usize = "ingest.in_flight_max", "256", COUNT, "requests", "How many requests may hold a body and wait for their append at once before more are told to try again.";
+        appends_in_flight_max: usize = "ingest.appends_in_flight_max", "1024", COUNT, "records", "How many messages, reports and acknowledgements of connected devices may wait for their append at once; more wait for a place.";
     }
     /// How the machines run.
     processor: Processor {

@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use waypost_schemas::time::Micros;
 
 /// What begins the URI of a problem's type; RFC 9457 wants a URI, and no server has to answer it.
 const TYPE_PREFIX: &str = "urn:waypost:problem:";
@@ -60,13 +61,14 @@ pub struct Problem {
     code: &'static Code,
     detail: Option<String>,
     retry_after_s: Option<u32>,
+    time: Option<Micros>,
     allow: Option<HeaderValue>,
 }
 
 impl Problem {
     /// A refusal of a kind.
     pub fn new(code: &'static Code) -> Self {
-        Self { code, detail: None, retry_after_s: None, allow: None }
+        Self { code, detail: None, retry_after_s: None, time: None, allow: None }
     }
 
     /// Says what was wrong this time, where, and what to do.
@@ -80,6 +82,13 @@ impl Problem {
     #[must_use]
     pub fn retry_after_s(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// Tells the server's time, to a client whose clock is wrong.
+    #[must_use]
+    pub fn time(mut self, now: Micros) -> Self {
+        self.time = Some(now);
         self
     }
 
@@ -115,6 +124,7 @@ impl IntoResponse for Problem {
             "code": code,
             "detail": self.detail.as_deref().unwrap_or(title),
             "retry_after": self.retry_after_s,
+            "time": self.time,
         });
         let body = match body {
             serde_json::Value::Object(mut members) => {
