@@ -1,7 +1,7 @@
 //! Waypost's way up: what clients say is checked, stamped and appended to the log, and then accepted.
 //!
-//! [`admission`] decides, purely; [`gateway`] speaks HTTP; [`appender`] appends positions, and [`registry`] follows
-//! and writes the registry. What the log's order alone can decide is not decided here: `accepted` means logged.
+//! [`admission`] decides, purely; [`gateway`] speaks HTTP, and [`uplink`] is the way up for who holds devices'
+//! connections; [`appender`] appends what was admitted, and [`registry`] follows and writes the registry. What the log's order alone can decide is not decided here: `accepted` means logged.
 //!
 //! [`Ingest::build`] makes it, [`Ingest::run`] keeps it going, [`Ingest::router`] is its door.
 
@@ -10,6 +10,7 @@ pub mod appender;
 pub mod code;
 pub mod gateway;
 pub mod registry;
+pub mod uplink;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ use self::{
     appender::{Appender, Error, Fatal},
     gateway::Gateway,
     registry::{Change, Lag, Outcome, Registry, Writer},
+    uplink::{Ends, Uplink},
 };
 
 /// How long the founding of a log waits before it tries again.
@@ -62,6 +64,7 @@ struct Parts {
     clock: Clock,
     lag: Lag,
     gateway: Gateway,
+    uplink: Uplink,
 }
 
 impl Ingest {
@@ -88,6 +91,12 @@ impl Ingest {
             timeout: settings.accept_timeout,
             turn: Mutex::default(),
         };
+        let uplink = Uplink {
+            appender: appender.clone(),
+            limits: (&settings).into(),
+            places: Arc::new(Semaphore::new(settings.appends_in_flight_max)),
+            ends: Arc::new(Ends::new(broker.clone())),
+        };
         let gateway = Gateway {
             auth: Auth { keys, clock: clock.clone() },
             limits: (&settings).into(),
@@ -102,12 +111,17 @@ impl Ingest {
             log: health.check("log", "the log was not asked yet"),
             ready_within: settings.registry_lag_max,
         };
-        Ok(Self(Arc::new(Parts { broker, reader, producer, fatal, clock, lag, gateway })))
+        Ok(Self(Arc::new(Parts { broker, reader, producer, fatal, clock, lag, gateway, uplink })))
     }
 
     /// The HTTP routes.
     pub fn router(&self) -> axum::Router {
         gateway::router(self.0.gateway.clone())
+    }
+
+    /// The way up for who holds devices' connections. Whoever uses it must stop before [`Ingest::run`] does.
+    pub fn uplink(&self) -> Uplink {
+        self.0.uplink.clone()
     }
 
     /// The registry as it is followed; its stamp and its view.
@@ -118,7 +132,7 @@ impl Ingest {
     /// Follows the registry and tells the checks, until a soft stop; then waits until what was sent is in the log, or
     /// a hard stop comes. Its task must stop after what serves the router. Fails where the process must stop.
     pub async fn run(&self, lifecycle: Lifecycle) -> Result<(), broker::Error> {
-        let Parts { broker, reader, producer, fatal, clock, lag, gateway } = &*self.0;
+        let Parts { broker, reader, producer, fatal, clock, lag, gateway, .. } = &*self.0;
         tokio::select! {
             followed = gateway.registry.follow(&**reader) => return followed,
             () = lag.watch(&gateway.registry, &**broker, clock) => {}

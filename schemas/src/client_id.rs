@@ -53,8 +53,7 @@ impl FromStr for ClientId {
             };
             bits = bits << 4 | u128::from(digit);
         }
-        let is_v7 =
-            bits & Self::VERSION_BITS == Self::VERSION && bits & Self::VARIANT_BITS == Self::VARIANT;
+        let is_v7 = bits & Self::VERSION_BITS == Self::VERSION && bits & Self::VARIANT_BITS == Self::VARIANT;
         if is_v7 { Ok(Self(bits)) } else { Err(Error) }
     }
 }

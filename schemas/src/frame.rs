@@ -222,7 +222,9 @@ mod tests {
             r#"{"type":"welcome","device":"alice/phone","session":"s","log":"l","cursor":41,"time":"2026-01-01T00:00:00Z"}"#,
         );
         check_down(r#"{"type":"accepted","id":"1","positions":["messages/3/1288"]}"#);
-        check_down(r#"{"type":"refused","code":"overloaded","detail":"too much waits here","retry_after":1}"#);
+        check_down(
+            r#"{"type":"refused","code":"overloaded","detail":"too much waits here","retry_after":1}"#,
+        );
         check_down(
             r#"{"type":"refused","id":"1","code":"clock","detail":"the id is of the future","time":"2026-01-01T00:00:00Z"}"#,
         );

@@ -16,7 +16,7 @@ const MEDIA_TYPE: &str = "text/plain";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Body<'a> {
+pub(super) struct Written<'a> {
     #[serde(rename = "type")]
     kind: Option<IgnoredAny>,
     #[serde(borrow)]
@@ -50,20 +50,19 @@ pub fn message(
 }
 
 /// Reads a send, which in a frame has a `type` too.
-pub(super) fn read(body: &[u8]) -> Result<Body<'_>, Refusal> {
-    let read = serde_json::from_slice::<Object<Body<'_>>>(body);
+pub(super) fn read(body: &[u8]) -> Result<Written<'_>, Refusal> {
+    let read = serde_json::from_slice::<Object<Written<'_>>>(body);
     read.map(|Object(body)| body).map_err(|error| Refusal::unreadable(&error))
 }
 
 /// Checks all of a send that could be read.
 pub(super) fn admit(
-    body: Body<'_>,
+    body: Written<'_>,
     sender: Sender<'_>,
     limits: &Limits,
     now: Micros,
 ) -> Result<MessageSent, Refusal> {
-    let id: ClientId =
-        body.id.parse().map_err(|e| Refusal::new(Code::BadClientId, format!("id is {e}")))?;
+    let id: ClientId = body.id.parse().map_err(|e| Refusal::new(Code::BadClientId, format!("id is {e}")))?;
     in_time(id, limits, now)?;
     let settled = body.settled.map(|text| settled(&text, id)).transpose()?;
     let user = sender.device.user();
@@ -117,8 +116,8 @@ fn recipient(
 ) -> Result<ConversationId, Refusal> {
     match (to, conversation) {
         (Some(to), None) => {
-            let to = UserId::new(&*to)
-                .map_err(|e| Refusal::new(Code::BadId, format!("to is refused: {e}")))?;
+            let to =
+                UserId::new(&*to).map_err(|e| Refusal::new(Code::BadId, format!("to is refused: {e}")))?;
             Ok(ConversationId::direct(sender, &to))
         }
         (None, Some(text)) => {

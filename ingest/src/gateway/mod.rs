@@ -1,6 +1,7 @@
 //! The way up by HTTP: reads requests, asks admission, and answers when the log has it.
 
 mod feature;
+mod messages;
 mod positions;
 mod refusal;
 mod rules;
@@ -46,12 +47,13 @@ impl FromRef<Gateway> for Auth {
     }
 }
 
-/// The routes: `POST /v1/positions`, `POST /v1/tokens`, and zones and rules as resources.
+/// The routes: `POST /v1/positions`, `POST /v1/messages`, `POST /v1/tokens`, and zones and rules as resources.
 pub fn router(gateway: Gateway) -> Router {
     let zone = put(zones::define).get(zones::show).delete(zones::remove);
     let zone = zone.layer(http::body_bytes_max(gateway.zone_bytes_max));
     Router::new()
         .route("/v1/positions", post(positions::report))
+        .route("/v1/messages", post(messages::send))
         .route("/v1/tokens", post(tokens::mint))
         .route("/v1/zones", get(zones::list))
         .route("/v1/zones/{id}", zone)

@@ -12,7 +12,7 @@ use waypost_schemas::cause::Position;
 use super::Gateway;
 use crate::admission::{self, Sender};
 
-/// The answer to a report that is in the log.
+/// The answer to what is in the log.
 #[derive(Serialize)]
 pub(super) struct Accepted {
     #[serde(rename = "type")]
@@ -21,6 +21,12 @@ pub(super) struct Accepted {
     id: Option<String>,
     #[serde(serialize_with = "as_texts")]
     positions: Vec<Position>,
+}
+
+impl Accepted {
+    pub(super) fn new(id: Option<String>, positions: Vec<Position>) -> Self {
+        Self { kind: "accepted", id, positions }
+    }
 }
 
 pub(super) async fn report(
@@ -36,7 +42,7 @@ pub(super) async fn report(
     drop(body);
     let id = report.id.take();
     let positions = gateway.appender.append(report).await?;
-    Ok(Json(Accepted { kind: "accepted", id, positions }))
+    Ok(Json(Accepted::new(id, positions)))
 }
 
 fn as_texts<S: Serializer>(positions: &[Position], serializer: S) -> Result<S::Ok, S::Error> {

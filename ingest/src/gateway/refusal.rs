@@ -1,28 +1,27 @@
 use waypost_runtime::http::{Problem, codes};
 
-use crate::{admission::Refusal, appender::Error, code::Code, registry::Outcome};
-
-/// After how many seconds a request that met a busy or waiting node is sent again.
-const RETRY_AFTER_S: u32 = 1;
+use crate::{admission::Refusal, appender::Error, registry::Outcome};
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         count(refusal.code.as_str());
-        Self::new(refusal.code.row()).detail(refusal.detail)
+        let problem = Self::new(refusal.code.row()).detail(refusal.detail);
+        match refusal.time {
+            Some(now) => problem.time(now),
+            None => problem,
+        }
     }
 }
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        let problem = match &error {
-            Error::Overloaded => Self::new(&codes::OVERLOADED).retry_after_s(RETRY_AFTER_S),
-            Error::RegistryBehind => Self::new(Code::RegistryBehind.row()).retry_after_s(RETRY_AFTER_S),
-            Error::Unavailable => Self::new(Code::LogUnavailable.row()).retry_after_s(RETRY_AFTER_S),
-            Error::TooLarge { .. } => Self::new(Code::RecordTooLarge.row()).detail(error.to_string()),
-            Error::Encoding => Self::new(&codes::INTERNAL),
-        };
-        count(problem.code().code);
-        problem
+        let row = error.row();
+        count(row.code);
+        let problem = Self::new(row).detail(error.to_string());
+        match error.retry_after_s() {
+            Some(seconds) => problem.retry_after_s(seconds),
+            None => problem,
+        }
     }
 }
 
