@@ -20,7 +20,7 @@ pub mod spatial;
 use std::{path::PathBuf, sync::Arc};
 
 use alerts::AlertsMachine;
-use projector::{Heads, Projector};
+use projector::{Heads, Models, Postgres, Projector};
 use registry::Registry;
 use runner::{Places, Runner};
 use snapshots::{Place, database::Database, local::Local};
@@ -59,21 +59,57 @@ pub struct Processor {
     projector: Projector,
 }
 
+/// What keeps what a processor makes of the log.
+pub struct Stores {
+    /// The read models.
+    pub models: Arc<dyn Models>,
+    /// The snapshots that are at hand.
+    pub local: Arc<dyn Place>,
+    /// The snapshots that another process finds too.
+    pub database: Option<Arc<dyn Place>>,
+}
+
+impl Stores {
+    /// The data directory and Postgres.
+    fn new(pool: &Pool, settings: &Settings) -> Self {
+        let directory: PathBuf = settings.data_dir.join("snapshots").join(instance(settings));
+        let kept = settings.snapshots.kept;
+        Self {
+            models: Arc::new(Postgres::new(pool.clone(), settings.projector.connections_max)),
+            local: Arc::new(Local::new(directory, kept)),
+            database: Some(Arc::new(Database::new(pool.clone(), kept))),
+        }
+    }
+}
+
+/// The static member id of a process.
+fn instance(settings: &Settings) -> String {
+    format!("processor-{}", settings.instance)
+}
+
 impl Processor {
     /// Prepares a processor. It asks neither the broker nor Postgres.
     pub fn build(deps: Deps) -> Result<Self, projector::Error> {
-        let Deps { broker, pool, clock, health, settings } = deps;
-        let instance = format!("processor-{}", settings.instance);
-        let directory: PathBuf = settings.data_dir.join("snapshots").join(&instance);
-        let kept = settings.snapshots.kept;
+        let stores = Stores::new(&deps.pool, &deps.settings);
+        Self::on(stores, deps.broker, deps.clock, deps.health, deps.settings)
+    }
+
+    /// Prepares a processor that keeps what it makes in these stores.
+    pub fn on(
+        stores: Stores,
+        broker: Arc<dyn Broker>,
+        clock: Clock,
+        health: Health,
+        settings: Settings,
+    ) -> Result<Self, projector::Error> {
+        let instance = instance(&settings);
+        let Stores { models, local, database } = stores;
         let projector =
-            Projector::build(broker.clone(), pool.clone(), settings.projector, &health, instance.clone())?;
-        let local = Place::Local(Local::new(directory, kept));
-        let database = Place::Database(Database::new(pool, kept));
+            Projector::build(broker.clone(), models, settings.projector, &health, instance.clone())?;
         let runner = runner::Deps {
             registry: Registry::new(broker.clone()),
             broker,
-            places: Arc::new(Places::new(local, Some(database), clock.clone())),
+            places: Arc::new(Places::new(local, database, clock.clone())),
             clock,
             settings: settings.processor,
             snapshot_interval: settings.snapshots.interval,
@@ -94,6 +130,7 @@ impl Processor {
         let lifecycle = tasks.lifecycle().clone();
         tasks.spawn("registry", async move {
             tokio::select! {
+                biased;
                 () = lifecycle.soft_stopped() => Ok(()),
                 error = registry.follow() => Err(error),
             }

@@ -29,6 +29,7 @@ pub struct Clock(Source);
 enum Source {
     System { base: Instant },
     Manual(Arc<Hands>),
+    Tokio { start: Micros, base: tokio::time::Instant },
 }
 
 #[derive(Debug)]
@@ -49,11 +50,19 @@ impl Clock {
         Self(Source::Manual(Arc::new(Hands { now_us: AtomicI64::new(now.0), elapsed_us: AtomicU64::new(0) })))
     }
 
+    /// A clock that shows `now` and moves with tokio's own time, which a simulation pauses and so decides.
+    pub fn tokio(now: Micros) -> Self {
+        Self(Source::Tokio { start: now, base: tokio::time::Instant::now() })
+    }
+
     /// The wall clock's time; it may jump.
     pub fn now(&self) -> Micros {
         match &self.0 {
             Source::System { .. } => system_now(),
             Source::Manual(hands) => Micros(hands.now_us.load(Ordering::SeqCst)),
+            Source::Tokio { start, base } => {
+                Micros(start.0.saturating_add(base.elapsed().as_micros() as i64))
+            }
         }
     }
 
@@ -64,6 +73,7 @@ impl Clock {
             Source::Manual(hands) => {
                 Monotonic(Duration::from_micros(hands.elapsed_us.load(Ordering::SeqCst)))
             }
+            Source::Tokio { base, .. } => Monotonic(base.elapsed()),
         }
     }
 
@@ -72,7 +82,7 @@ impl Clock {
         self.monotonic().since(since)
     }
 
-    /// Moves a manual clock on, wall clock and monotonic clock alike; a system clock moves by itself.
+    /// Moves a manual clock on, wall clock and monotonic clock alike; others move by themselves.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(hands) = &self.0 {
             let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
@@ -117,6 +127,15 @@ mod tests {
         assert_eq!((clock.now(), clock.elapsed(start)), (Micros(1_005), Duration::from_micros(5)));
         other.set(Micros(7));
         assert_eq!((clock.now(), clock.elapsed(start)), (Micros(7), Duration::from_micros(5)));
+    }
+
+    #[tokio::test]
+    async fn a_clock_of_tokio_stands_and_moves_with_it() {
+        tokio::time::pause();
+        let clock = Clock::tokio(Micros(1_000));
+        let start = clock.monotonic();
+        tokio::time::advance(Duration::from_millis(2)).await;
+        assert_eq!((clock.now(), clock.elapsed(start)), (Micros(3_000), Duration::from_millis(2)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use waypost_schemas::{cause::SeqMap, time::Micros, topic::TopicPartition};
 
 use super::{
     store::Row,
-    tables::{Record, Rows},
+    tables::{InboxEntry, Record, Rows},
 };
 use crate::{checkpoint::Checkpoint, dead_letter};
 
@@ -17,7 +17,7 @@ pub(super) const NAME: &str = "projector";
 
 /// Records of one partition, folded into rows.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub struct Batch {
     /// The offset that the partition's row must stand at.
     pub(super) from: i64,
     /// The offset that it moves to.
@@ -31,6 +31,24 @@ pub(super) struct Batch {
     pub(super) oldest: Option<Micros>,
     /// Where the log misses records; the batch ends before it.
     pub(super) hole: Option<Hole>,
+}
+
+impl Batch {
+    /// The offset that the partition's row must stand at.
+    pub fn from(&self) -> i64 {
+        self.from
+    }
+
+    /// Where the partition's row moves to.
+    pub fn row(&self, cluster: &str) -> Row {
+        let (seqs, checkpoint) = (self.seqs.clone(), self.checkpoint.clone());
+        Row { cluster: cluster.to_owned(), next: self.next, seqs, checkpoint }
+    }
+
+    /// The entries of users' inboxes that it brings, in log order.
+    pub fn entries(&self) -> impl Iterator<Item = InboxEntry<'_>> {
+        self.rows.entries()
+    }
 }
 
 /// Folds records into a batch.

@@ -145,11 +145,12 @@ impl Shared {
         let mut over = std::pin::pin!(tokio::time::sleep(self.settings.batch_wait));
         while !folding.is_full(self.settings.batch_records_max) {
             tokio::select! {
+                biased;
+                () = &mut over => break,
                 batch = feed.next() => {
                     let batch = batch?;
                     folding.fold(batch.records, batch.next);
                 }
-                () = &mut over => break,
             }
         }
         Ok(())

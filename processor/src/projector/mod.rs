@@ -5,11 +5,13 @@
 //! that thinks the partition its own, and a commit whose answer was lost all end alike: the row is read again, and
 //! says where to go on. While Postgres is away the projector waits, and nothing else does.
 //!
-//! Start at [`Projector`]; `follow` is one partition's way, `batch` what a transaction covers, `tables` the rows.
+//! Start at [`Projector`]; `follow` is one partition's way, `batch` what a transaction covers, `store` what keeps it,
+//! `postgres` and `tables` how Postgres does.
 
 mod batch;
 mod follow;
 mod heads;
+mod postgres;
 mod store;
 mod tables;
 
@@ -25,11 +27,16 @@ use waypost_runtime::{
     health::Health,
     intake::Hole,
     lifecycle::Lifecycle,
-    postgres::{self, Pool},
 };
 use waypost_schemas::topic::{Topic, TopicPartition};
 
-pub use self::heads::{Head, Heads};
+pub use self::{
+    batch::Batch,
+    heads::{Head, Heads},
+    postgres::Postgres,
+    store::{Failure, Models, Row, Written},
+    tables::InboxEntry,
+};
 use self::{follow::Shared, store::Store};
 
 /// The group whose members share out what is projected.
@@ -85,7 +92,7 @@ pub enum Error {
         partition: TopicPartition,
         /// Why.
         #[source]
-        source: postgres::Error,
+        source: Failure,
     },
     /// The group gave out a topic of which there is no read model.
     #[error("there is no read model of {partition}")]
@@ -107,16 +114,16 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// Prepares a projector; `instance` is the process's static member id. It asks neither broker nor Postgres.
+    /// Prepares a projector; `instance` is the process's static member id. It asks neither broker nor read models.
     pub fn build(
         broker: Arc<dyn Broker>,
-        pool: Pool,
+        models: Arc<dyn Models>,
         settings: config::Projector,
         health: &Health,
         instance: impl Into<String>,
     ) -> Result<Self, Error> {
         let reporter = health.check(batch::NAME, "postgres has not answered yet");
-        let store = Store::new(pool, settings.connections_max, reporter);
+        let store = Store::new(models, reporter);
         let (reader, producer) = (broker.reader()?, broker.producer()?);
         let (heads, ends) = (Heads::default(), Mutex::default());
         let shared = Shared { broker, reader, producer, store, heads, settings, ends };
@@ -136,6 +143,7 @@ impl Projector {
         let mut followers = Followers::new(self.shared.clone());
         loop {
             tokio::select! {
+                biased;
                 () = lifecycle.soft_stopped() => return Ok(()),
                 ended = followers.ended() => ended?,
                 said = member.next() => match said {

@@ -33,8 +33,8 @@ const LEFT_ALONE: Duration = Duration::from_secs(10);
 
 /// Where the snapshots of a process go, and what is known of these places.
 pub(crate) struct Places {
-    pub(super) local: Place,
-    pub(super) database: Option<Place>,
+    pub(super) local: Arc<dyn Place>,
+    pub(super) database: Option<Arc<dyn Place>>,
     writers: Semaphore,
     /// Places that failed last and when, so that a failure is told once, and its end too.
     failing: Mutex<BTreeMap<&'static str, Monotonic>>,
@@ -42,19 +42,19 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    pub(crate) fn new(local: Place, database: Option<Place>, clock: Clock) -> Self {
+    pub(crate) fn new(local: Arc<dyn Place>, database: Option<Arc<dyn Place>>, clock: Clock) -> Self {
         Self { local, database, writers: Semaphore::new(WRITERS), failing: Mutex::default(), clock }
     }
 
     /// Notes that a place works; says so where it did not.
-    pub(super) fn works(&self, place: &Place) {
+    pub(super) fn works(&self, place: &dyn Place) {
         if self.failing().remove(place.name()).is_some() {
             tracing::info!(place = place.name(), "snapshots are kept there again");
         }
     }
 
     /// Notes that a place fails; says so where it worked.
-    pub(super) fn fails(&self, place: &Place, why: &(dyn std::error::Error + 'static)) {
+    pub(super) fn fails(&self, place: &dyn Place, why: &(dyn std::error::Error + 'static)) {
         if self.failing().insert(place.name(), self.clock.monotonic()).is_none() {
             let why = waypost_runtime::telemetry::Chain(why).to_string();
             tracing::warn!(
@@ -66,7 +66,7 @@ impl Places {
     }
 
     /// Whether a place failed a moment ago, so that trying it again only costs time.
-    fn is_failing(&self, place: &Place) -> bool {
+    fn is_failing(&self, place: &dyn Place) -> bool {
         self.failing().get(place.name()).is_some_and(|at| self.clock.elapsed(*at) < LEFT_ALONE)
     }
 
@@ -208,8 +208,8 @@ async fn write(
         book.local.chunks.insert(number, chunk);
     }
     manifest.chunks = book.newest.values().cloned().collect();
-    write_to(&places, &places.local, owner, &manifest, &mut book.local).await;
-    if let Some(database) = places.database.as_ref().filter(|database| !places.is_failing(database)) {
+    write_to(&places, &*places.local, owner, &manifest, &mut book.local).await;
+    if let Some(database) = places.database.as_deref().filter(|database| !places.is_failing(*database)) {
         write_to(&places, database, owner, &manifest, &mut book.database).await;
     }
     let cost = took + clock.elapsed(began);
@@ -221,7 +221,7 @@ async fn write(
 }
 
 /// Writes to one place what it lacks. Where that fails it lacks it still.
-async fn write_to(places: &Places, place: &Place, owner: Owner, manifest: &Manifest, lack: &mut Lack) {
+async fn write_to(places: &Places, place: &dyn Place, owner: Owner, manifest: &Manifest, lack: &mut Lack) {
     let writing =
         Writing { manifest: manifest.clone(), chunks: lack.chunks.clone(), flawed: lack.flawed.clone() };
     let written = tokio::time::timeout(WRITE, place.write(owner, writing)).await.unwrap_or(Err(Error::Slow));

@@ -34,11 +34,11 @@ pub(super) async fn newest_of_all<M: Machine>(
     cluster: &str,
 ) -> Result<Best<M>, Refusal> {
     let mut best = Best { restored: None, newest: None, flawed: Default::default() };
-    match newest(&places.local, owner, cluster, None).await {
+    match newest(&*places.local, owner, cluster, None).await {
         Ok(found) => best.add(0, found?),
-        Err(error) => places.fails(&places.local, &error),
+        Err(error) => places.fails(&*places.local, &error),
     }
-    if let Some(database) = &places.database {
+    if let Some(database) = places.database.as_deref() {
         let above = best.restored.as_ref().map(|r| r.manifest.next);
         let found = async {
             loop {
@@ -99,7 +99,7 @@ pub(super) struct Restored<M> {
 ///
 /// One of another cluster is a refusal, not a flaw: its place belongs to another log.
 pub(super) async fn newest<M: Machine>(
-    place: &Place,
+    place: &dyn Place,
     owner: Owner,
     cluster: &str,
     above: Option<i64>,
@@ -127,7 +127,7 @@ pub(super) async fn newest<M: Machine>(
 type Read<M> = Result<Result<Restored<M>, Refusal>, Flaw>;
 
 async fn read<M: Machine>(
-    place: &Place,
+    place: &dyn Place,
     owner: Owner,
     next: i64,
     cluster: &str,

@@ -16,6 +16,8 @@ use database::Database;
 use local::Local;
 pub use manifest::{ChunkRef, Manifest};
 pub use packed::Packed;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use waypost_runtime::broker::Boxed;
 
 use crate::machine::Chunk;
 
@@ -76,12 +78,21 @@ fn outdated(sound: &BTreeSet<i64>, flawed: &BTreeSet<i64>, kept: usize) -> Vec<i
 }
 
 /// A place that keeps snapshots.
-#[derive(Debug, Clone)]
-pub enum Place {
-    /// The data directory.
-    Local(Local),
-    /// Postgres.
-    Database(Database),
+pub trait Place: Send + Sync {
+    /// What it is called in messages.
+    fn name(&self) -> &'static str;
+    /// The offsets of all snapshots, usable or not.
+    fn list(&self, owner: Owner) -> Boxed<'_, Result<BTreeSet<i64>, Error>>;
+    /// Reads a snapshot's manifest.
+    fn manifest(&self, owner: Owner, next: i64) -> Boxed<'_, Result<Result<Manifest, Flaw>, Error>>;
+    /// Reads and checks all chunks that a manifest names.
+    fn chunks<'a>(
+        &'a self,
+        owner: Owner,
+        manifest: &'a Manifest,
+    ) -> Boxed<'a, Result<Result<Vec<Chunk>, Flaw>, Error>>;
+    /// Publishes a snapshot, and removes what is no longer kept.
+    fn write(&self, owner: Owner, writing: Writing) -> Boxed<'_, Result<Written, Error>>;
 }
 
 /// Why a place gives or takes nothing now.
@@ -98,62 +109,69 @@ pub enum Error {
     Slow,
 }
 
-impl Place {
-    /// What it is called in messages.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Local(_) => "the data directory",
-            Self::Database(_) => "postgres",
-        }
+impl Place for Local {
+    fn name(&self) -> &'static str {
+        "the data directory"
     }
 
-    /// The offsets of all snapshots, usable or not.
-    pub async fn list(&self, owner: Owner) -> Result<BTreeSet<i64>, Error> {
-        match self {
-            Self::Local(local) => {
-                let local = local.clone();
-                blocking(move || local.list(owner)).await.map_err(Error::Local)
-            }
-            Self::Database(database) => database.list(owner).await.map_err(Error::Database),
-        }
+    fn list(&self, owner: Owner) -> Boxed<'_, Result<BTreeSet<i64>, Error>> {
+        let local = self.clone();
+        Box::pin(async move { blocking(move || local.list(owner)).await.map_err(Error::Local) })
     }
 
-    /// Reads a snapshot's manifest.
-    pub async fn manifest(&self, owner: Owner, next: i64) -> Result<Result<Manifest, Flaw>, Error> {
-        match self {
-            Self::Local(local) => {
-                let local = local.clone();
-                Ok(blocking(move || local.manifest(owner, next)).await)
-            }
-            Self::Database(database) => database.manifest(owner, next).await.map_err(Error::Database),
-        }
+    fn manifest(&self, owner: Owner, next: i64) -> Boxed<'_, Result<Result<Manifest, Flaw>, Error>> {
+        let local = self.clone();
+        Box::pin(async move { Ok(blocking(move || local.manifest(owner, next)).await) })
     }
 
-    /// Reads and checks all chunks that a manifest names.
-    pub async fn chunks(&self, owner: Owner, manifest: &Manifest) -> Result<Result<Vec<Chunk>, Flaw>, Error> {
-        match self {
-            Self::Local(local) => {
-                let (local, manifest) = (local.clone(), manifest.clone());
-                Ok(blocking(move || local.chunks(owner, &manifest)).await)
-            }
-            Self::Database(database) => database.chunks(owner, manifest).await.map_err(Error::Database),
-        }
+    fn chunks<'a>(
+        &'a self,
+        owner: Owner,
+        manifest: &'a Manifest,
+    ) -> Boxed<'a, Result<Result<Vec<Chunk>, Flaw>, Error>> {
+        let (local, manifest) = (self.clone(), manifest.clone());
+        Box::pin(async move { Ok(blocking(move || local.chunks(owner, &manifest)).await) })
     }
 
-    /// Publishes a snapshot, and removes what is no longer kept.
-    pub async fn write(&self, owner: Owner, writing: Writing) -> Result<Written, Error> {
-        match self {
-            Self::Local(local) => {
-                let local = local.clone();
-                blocking(move || local.write(owner, &writing)).await.map_err(Error::Local)
-            }
-            Self::Database(database) => database.write(owner, &writing).await.map_err(Error::Database),
-        }
+    fn write(&self, owner: Owner, writing: Writing) -> Boxed<'_, Result<Written, Error>> {
+        let local = self.clone();
+        Box::pin(async move { blocking(move || local.write(owner, &writing)).await.map_err(Error::Local) })
+    }
+}
+
+impl Place for Database {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn list(&self, owner: Owner) -> Boxed<'_, Result<BTreeSet<i64>, Error>> {
+        Box::pin(async move { self.list(owner).await.map_err(Error::Database) })
+    }
+
+    fn manifest(&self, owner: Owner, next: i64) -> Boxed<'_, Result<Result<Manifest, Flaw>, Error>> {
+        Box::pin(async move { self.manifest(owner, next).await.map_err(Error::Database) })
+    }
+
+    fn chunks<'a>(
+        &'a self,
+        owner: Owner,
+        manifest: &'a Manifest,
+    ) -> Boxed<'a, Result<Result<Vec<Chunk>, Flaw>, Error>> {
+        Box::pin(async move { self.chunks(owner, manifest).await.map_err(Error::Database) })
+    }
+
+    fn write(&self, owner: Owner, writing: Writing) -> Boxed<'_, Result<Written, Error>> {
+        Box::pin(async move { self.write(owner, &writing).await.map_err(Error::Database) })
     }
 }
 
 /// Runs what blocks on files or takes long beside the tasks; its panic is the caller's.
+///
+/// A runtime of one thread is a test's. There it runs in its turn, so that a simulation has one order of events.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

@@ -28,6 +28,11 @@ impl Packed {
         let named = ChunkRef { number: chunk.number, hash: hex(&bytes), bytes: chunk.bytes.len() as u64 };
         Self { named, bytes: bytes.into() }
     }
+
+    /// Checks the bytes against their name, and decompresses them.
+    pub fn unpack(&self) -> Result<Chunk, Flaw> {
+        unpack(&self.named, &self.bytes)
+    }
 }
 
 /// Checks stored bytes against the name in the manifest, and decompresses them.

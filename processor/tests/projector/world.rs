@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use waypost_processor::projector::{self, Heads, Projector};
+use waypost_processor::projector::{self, Heads, Postgres, Projector};
 use waypost_runtime::{
     broker::{
         Outgoing,
@@ -198,7 +198,8 @@ impl Running {
         settings.batch_wait = Duration::from_millis(5);
         let (health, lifecycle) = (Health::default(), Lifecycle::new());
         let broker: Arc<Broker> = Arc::new(world.cluster.connect(name));
-        let projector = Projector::build(broker, pool.clone(), settings, &health, name).unwrap();
+        let models = Arc::new(Postgres::new(pool.clone(), settings.connections_max));
+        let projector = Projector::build(broker, models, settings, &health, name).unwrap();
         let (heads, mut task) = (projector.heads(), JoinSet::new());
         task.spawn(projector.run(lifecycle.clone()));
         Self { cluster: world.cluster.clone(), name: name.to_owned(), task, lifecycle, health, heads }

@@ -26,7 +26,7 @@ impl Writer {
         Self { owner: OWNER, newest: BTreeMap::new() }
     }
 
-    async fn write(&mut self, place: &Place, next: i64, changed: &[Chunk], flawed: &[i64]) -> Written {
+    async fn write(&mut self, place: &dyn Place, next: i64, changed: &[Chunk], flawed: &[i64]) -> Written {
         let packed = |chunk: &Chunk| (chunk.number, Packed::pack(chunk));
         self.newest.extend(changed.iter().map(|c| (c.number, c.clone())));
         let chunks = self.newest.values().map(|c| Packed::pack(c).named).collect();
@@ -37,17 +37,17 @@ impl Writer {
     }
 }
 
-async fn read(place: &Place, next: i64) -> Result<Vec<Chunk>, Flaw> {
+async fn read(place: &dyn Place, next: i64) -> Result<Vec<Chunk>, Flaw> {
     let manifest = place.manifest(OWNER, next).await.unwrap()?;
     assert_eq!(manifest.next, next);
     place.chunks(OWNER, &manifest).await.unwrap()
 }
 
-async fn list(place: &Place) -> Vec<i64> {
+async fn list(place: &dyn Place) -> Vec<i64> {
     place.list(OWNER).await.unwrap().into_iter().collect()
 }
 
-async fn keeps_the_contract(place: &Place) {
+async fn keeps_the_contract(place: &dyn Place) {
     assert!(list(place).await.is_empty());
 
     // What is written is read back, and only what changed is written again.
@@ -109,22 +109,22 @@ async fn keeps_the_contract(place: &Place) {
 #[tokio::test]
 async fn the_data_directory_keeps_the_contract_of_a_place() {
     let directory = tempfile::tempdir().unwrap();
-    keeps_the_contract(&Place::Local(Local::new(directory.path(), 2))).await;
+    keeps_the_contract(&Local::new(directory.path(), 2)).await;
 }
 
 #[tokio::test]
 async fn postgres_keeps_the_contract_of_a_place() {
     let Some(postgres) = Postgres::start() else { return };
-    keeps_the_contract(&Place::Database(Database::new(postgres.pool().await, 2))).await;
+    keeps_the_contract(&Database::new(postgres.pool().await, 2)).await;
 }
 
 #[tokio::test]
 async fn a_directory_that_another_process_writes_to_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let local = Local::new(directory.path(), 2);
-    let place = Place::Local(local.clone());
+    let place: &dyn Place = &local;
     let mut writer = Writer::new();
-    writer.write(&place, 10, &[chunk(0, "a")], &[]).await;
+    writer.write(place, 10, &[chunk(0, "a")], &[]).await;
     let lock = std::fs::File::open(local.directory(OWNER).join("lock")).unwrap();
     lock.lock().unwrap();
     let manifest = Manifest { next: 20, ..Manifest::new(OWNER, "memory".into()) };
@@ -139,14 +139,14 @@ async fn a_directory_that_another_process_writes_to_is_left_alone() {
 async fn what_a_crash_left_half_written_is_removed_and_read_by_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let local = Local::new(directory.path(), 2);
-    let place = Place::Local(local.clone());
+    let place: &dyn Place = &local;
     let mut writer = Writer::new();
-    writer.write(&place, 10, &[chunk(0, "a")], &[]).await;
+    writer.write(place, 10, &[chunk(0, "a")], &[]).await;
     let own = local.directory(OWNER);
     std::fs::write(own.join("new-manifest-00000000000000000020"), "half").unwrap();
     std::fs::write(own.join("chunk-00001-0123"), "of no manifest").unwrap();
-    assert_eq!(list(&place).await, [10]);
-    writer.write(&place, 20, &[chunk(0, "b")], &[]).await;
+    assert_eq!(list(place).await, [10]);
+    writer.write(place, 20, &[chunk(0, "b")], &[]).await;
     let mut names: Vec<String> = std::fs::read_dir(own)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
@@ -154,6 +154,6 @@ async fn what_a_crash_left_half_written_is_removed_and_read_by_nobody() {
         .collect();
     names.retain(|name| !name.starts_with("chunk-00000-"));
     assert!(names.is_empty(), "{names:?}");
-    assert_eq!(read(&place, 10).await.unwrap(), [chunk(0, "a")]);
-    assert_eq!(read(&place, 20).await.unwrap(), [chunk(0, "b")]);
+    assert_eq!(read(place, 10).await.unwrap(), [chunk(0, "a")]);
+    assert_eq!(read(place, 20).await.unwrap(), [chunk(0, "b")]);
 }

@@ -151,6 +151,11 @@ impl Tasks {
         Outcome { cause, aborted }
     }
 
+    /// Ends all tasks at once and without a word, as the death of the process would: for simulations of that.
+    pub fn kill(&self) {
+        self.abort();
+    }
+
     async fn drain(&self) {
         let mut stage = 0;
         loop {

@@ -14,6 +14,23 @@ const APPEND: &str = "INSERT INTO waypost.inbox_entries (user_id, partition, \"o
     SELECT u, $2, o, c, k, v, a FROM UNNEST($1::text[], $3::int8[], $4::text[], $5::text[], $6::bytea[], $7::int8[]) \
     AS r (u, o, c, k, v, a) ON CONFLICT DO NOTHING";
 
+/// An entry of a user's inbox, as a read model keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InboxEntry<'a> {
+    /// Whose inbox.
+    pub user: &'a UserId,
+    /// Its offset in its partition.
+    pub offset: i64,
+    /// The record's cause.
+    pub cause: &'a str,
+    /// `message`, `receipt`, `match` or `system`.
+    pub kind: &'static str,
+    /// The record's own bytes.
+    pub value: &'a Bytes,
+    /// The time of its append, in microseconds.
+    pub append_us: i64,
+}
+
 /// Entries of one partition.
 #[derive(Debug)]
 pub(crate) struct Rows {
@@ -56,6 +73,17 @@ impl Rows {
             }
             (event, _) => Err(not_projected(&event)),
         }
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = InboxEntry<'_>> {
+        (0..self.user.len()).map(|i| InboxEntry {
+            user: &self.user[i],
+            offset: self.offset[i],
+            cause: &self.cause[i],
+            kind: self.kind[i],
+            value: &self.value[i],
+            append_us: self.append_us[i],
+        })
     }
 
     pub(super) async fn write(&self, tx: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {

@@ -12,6 +12,7 @@ use waypost_schemas::{
     topic::{Topic, TopicPartition},
 };
 
+pub use self::inboxes::InboxEntry;
 use crate::machine::Unfit;
 
 /// A record that was taken, in its partition.
@@ -68,6 +69,16 @@ impl Rows {
             Self::Matches(rows) => rows.write(tx).await,
             Self::Inboxes(rows) => rows.write(tx).await,
         }
+    }
+
+    /// The entries of inboxes among them.
+    pub(super) fn entries(&self) -> impl Iterator<Item = InboxEntry<'_>> {
+        match self {
+            Self::Inboxes(rows) => Some(rows.entries()),
+            _ => None,
+        }
+        .into_iter()
+        .flatten()
     }
 
     /// How many rows there are.

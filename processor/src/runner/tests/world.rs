@@ -30,7 +30,7 @@ use super::super::{
 use crate::{
     machine::{Effects, Input, Machine},
     registry::{Change, Registry, What},
-    snapshots::{Place, local::Local},
+    snapshots::local::Local,
     spatial::zone::Zone,
 };
 
@@ -213,7 +213,7 @@ impl World {
         let deps = Deps {
             broker,
             registry: registry.clone(),
-            places: Arc::new(Places::new(Place::Local(self.local(name)), None, Clock::system())),
+            places: Arc::new(Places::new(Arc::new(self.local(name)), None, Clock::system())),
             clock: Clock::system(),
             settings: config::Processor {
                 commit_interval: Duration::from_millis(1),
