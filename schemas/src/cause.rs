@@ -23,6 +23,22 @@ impl fmt::Display for Position {
     }
 }
 
+impl FromStr for Position {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let [topic, partition, offset] = parts[..] else { return Err(Error::Position) };
+        let read = || {
+            Some(Self {
+                topic: Topic::from_name(topic)?,
+                partition: decimal(partition)?,
+                offset: decimal(offset)?,
+            })
+        };
+        read().filter(|p| p.partition >= 0 && p.offset >= 0).ok_or(Error::Position)
+    }
+}
+
 /// The input record that made a derived record, and the ordinal among its outputs: `positions/3/1288/0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cause {
@@ -38,9 +54,12 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A text that is not a cause or a seq.
+/// A text that is not a position, a cause or a seq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// Not `topic/partition/offset`.
+    #[error("a position is topic/partition/offset, as in positions/3/1288")]
+    Position,
     /// Not `topic/partition/offset/ordinal`.
     #[error("a cause is topic/partition/offset/ordinal")]
     Cause,
@@ -57,17 +76,9 @@ fn decimal<T: FromStr + fmt::Display>(text: &str) -> Option<T> {
 impl FromStr for Cause {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
-        let parts: Vec<&str> = text.split('/').collect();
-        let [topic, partition, offset, ordinal] = parts[..] else { return Err(Error::Cause) };
-        let read = || {
-            let position = Position {
-                topic: Topic::from_name(topic)?,
-                partition: decimal(partition)?,
-                offset: decimal(offset)?,
-            };
-            Some(Self { position, ordinal: decimal(ordinal)? })
-        };
-        read().filter(|c| c.position.partition >= 0 && c.position.offset >= 0).ok_or(Error::Cause)
+        let (position, ordinal) = text.rsplit_once('/').ok_or(Error::Cause)?;
+        let position = position.parse().map_err(|_| Error::Cause)?;
+        decimal(ordinal).map(|ordinal| Self { position, ordinal }).ok_or(Error::Cause)
     }
 }
 
@@ -138,6 +149,12 @@ impl SeqMap {
         self.0.insert(key.into(), seq.number);
         Taken::Next
     }
+
+    /// Passes a hole that was accepted: a seq is the next of its stream then, whatever is missing before it.
+    pub fn pass(&mut self, seq: &Seq) {
+        let last = self.0.entry(format!("{}/{}", seq.machine, seq.partition).into()).or_insert(0);
+        *last = (*last).max(seq.number - 1);
+    }
 }
 
 #[cfg(test)]
@@ -176,5 +193,9 @@ mod tests {
         assert_eq!(map.take(&seq("spatial", 2)), Taken::Next);
         assert_eq!(map.take(&seq("spatial", 4)), Taken::Hole { expected: 3 });
         assert_eq!(map.take(&seq("spatial", 3)), Taken::Next);
+        map.pass(&seq("spatial", 6));
+        map.pass(&seq("spatial", 2));
+        assert_eq!(map.take(&seq("spatial", 5)), Taken::Copy);
+        assert_eq!(map.take(&seq("spatial", 6)), Taken::Next);
     }
 }

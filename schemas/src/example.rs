@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::{
     event::{
-        AckKind, Circle, Crossing, EntriesAcknowledged, Entry, EntryAdded, Event, Fix, FixReported, Geometry,
-        LogFounded, MatchArrived, MessageArrived, MessageSent, MultiPolygon, Polygon, ReceiptArrived,
-        ReceiptKind, RuleDefined, RuleMatched, RuleRemoved, SystemNotice, ZoneDefined, ZoneRemoved,
+        AckKind, BehaviourSet, Circle, Crossing, EntriesAcknowledged, Entry, EntryAdded, Event, Fix,
+        FixReported, Geometry, HoleAccepted, LogFounded, MatchArrived, MessageArrived, MessageSent,
+        MultiPolygon, Polygon, ReceiptArrived, ReceiptKind, RecordSkipped, RuleDefined, RuleMatched,
+        RuleRemoved, SystemNotice, ZoneDefined, ZoneRemoved,
     },
     id::{ConversationId, DeviceId, DeviceName, RuleId, UserId, ZoneId},
     place::Place,
     time::Micros,
+    topic::Topic,
 };
 
 fn user(name: &str) -> UserId {
@@ -125,6 +127,24 @@ fn zones_and_rules() -> Vec<(&'static str, Event)> {
     ]
 }
 
+fn operators_words() -> Vec<(&'static str, Event)> {
+    let by = user("operator");
+    let hole = HoleAccepted { topic: Topic::Inboxes, partition: 3, offset: 1_288, by: by.clone() };
+    let skipped = RecordSkipped {
+        machine: "spatial".into(),
+        topic: Topic::Positions,
+        partition: 3,
+        offset: 1_288,
+        by: by.clone(),
+    };
+    let behaviour = BehaviourSet { machine: "spatial".into(), number: 2, by };
+    vec![
+        ("hole-accepted", hole.into()),
+        ("record-skipped", skipped.into()),
+        ("behaviour-set", behaviour.into()),
+    ]
+}
+
 fn messages_and_acks() -> Vec<(&'static str, Event)> {
     let sent = |settled: Option<&str>, reply_to| {
         Event::from(MessageSent {
@@ -232,5 +252,6 @@ pub fn all() -> Vec<(&'static str, Event)> {
     examples.push(("fix-full", reported(full_fix(), telemetry)));
     examples.extend(matches_and_entries());
     examples.extend(messages_and_acks());
+    examples.extend(operators_words());
     examples
 }

@@ -14,6 +14,7 @@ pub mod example;
 pub mod frame;
 pub mod header;
 pub mod id;
+pub mod machine;
 pub mod partition;
 pub mod place;
 pub mod time;

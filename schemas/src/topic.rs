@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// A topic of Waypost's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
@@ -134,7 +136,16 @@ impl Topic {
             Self::Registry => &Spec {
                 name: "registry",
                 key: "subject",
-                records: &["LogFounded", "ZoneDefined", "ZoneRemoved", "RuleDefined", "RuleRemoved"],
+                records: &[
+                    "LogFounded",
+                    "ZoneDefined",
+                    "ZoneRemoved",
+                    "RuleDefined",
+                    "RuleRemoved",
+                    "HoleAccepted",
+                    "RecordSkipped",
+                    "BehaviourSet",
+                ],
                 partitions: Partitions::One,
                 retention: None,
                 message_bytes_max: 4 * MIB,
@@ -183,6 +194,20 @@ impl Topic {
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// A topic is written by its name.
+impl Serialize for Topic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Topic {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::from_name(&name).ok_or_else(|| de::Error::custom("no such topic"))
     }
 }
 

@@ -108,7 +108,7 @@ fn what_is_no_record_is_an_error_with_a_code() {
 proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(
-        id in 0i32..12, datum in proptest::collection::vec(any::<u8>(), 0..200), flip in any::<(usize, u8)>(), which in any::<usize>()
+        id in 0i32..16, datum in proptest::collection::vec(any::<u8>(), 0..200), flip in any::<(usize, u8)>(), which in any::<usize>()
     ) {
         let mut bytes = vec![0];
         bytes.extend(id.to_be_bytes());

@@ -1,7 +1,7 @@
 //! What every reader of the log asks of a record first: does it belong on its topic, and was it taken before?
 
 use waypost_schemas::{
-    cause::{Cause, Seq, SeqMap, Taken},
+    cause::{Cause, Position, Seq, SeqMap, Taken},
     codec,
     event::Event,
     header,
@@ -39,7 +39,9 @@ pub enum Admitted {
 /// Numbers of a derived stream are missing: the log has lost records, and reading on would hide it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{partition} at offset {offset} has seq {seq} where number {expected} should come: records are missing before it"
+    "{partition} at offset {offset} has seq {seq} where number {expected} should come: records are missing before it. \
+     Put the lost records back, or accept the loss: waypost holes accept {partition}/{offset} (where nothing runs that \
+     takes it, start waypost up --only ingest first)"
 )]
 pub struct Hole {
     /// The partition.
@@ -50,6 +52,14 @@ pub struct Hole {
     pub seq: Seq,
     /// The number that should have come.
     pub expected: u64,
+}
+
+impl Hole {
+    /// Where the record after the hole stands.
+    pub fn position(&self) -> Position {
+        let TopicPartition { topic, partition } = self.partition;
+        Position { topic, partition, offset: self.offset }
+    }
 }
 
 /// A reader's view of one partition: which numbers of its derived streams it has taken.
@@ -87,10 +97,30 @@ impl Intake {
         match self.seqs.take(&seq) {
             Taken::Next => Ok(Admitted::Event { event, cause: Some(cause) }),
             Taken::Copy => Ok(Admitted::Copy),
-            Taken::Hole { expected } => {
-                Err(Hole { partition: self.partition, offset: record.offset, seq, expected })
-            }
+            Taken::Hole { expected } => Err(self.hole(record, seq, expected)),
         }
+    }
+
+    /// Passes a hole that was accepted: the record after it, admitted again, is the next of its stream.
+    pub fn pass(&mut self, hole: &Hole) {
+        self.seqs.pass(&hole.seq);
+    }
+
+    /// Passes a record that was taken out of what its reader folds: it is not decoded, and only its number is taken.
+    pub fn skip(&mut self, record: &Incoming) -> Result<(), Hole> {
+        let topic = self.partition.topic;
+        if !topic.is_derived() {
+            return Ok(());
+        }
+        let Ok((seq, _)) = origin(topic, record) else { return Ok(()) };
+        match self.seqs.take(&seq) {
+            Taken::Next | Taken::Copy => Ok(()),
+            Taken::Hole { expected } => Err(self.hole(record, seq, expected)),
+        }
+    }
+
+    fn hole(&self, record: &Incoming, seq: Seq, expected: u64) -> Hole {
+        Hole { partition: self.partition, offset: record.offset, seq, expected }
     }
 }
 

@@ -4,7 +4,7 @@
 //! that stop together ([`lifecycle`]), serves HTTP ([`http`]) to those who show a token ([`auth`]), and stands on
 //! the log ([`broker`]) and on Postgres ([`postgres`]). [`connect`]
 //! reaches both, and [`join`] is all of it for a process that joins a running stack by its data directory
-//! ([`datadir`]). What a reader asks of each record is [`intake`]. The only clock is in [`clock`].
+//! ([`datadir`]). What a reader asks of each record is [`intake`], what operators have said about the log [`facts`]. The only clock is in [`clock`].
 
 pub mod auth;
 pub mod broker;
@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod connect;
 pub mod datadir;
+pub mod facts;
 pub mod health;
 pub mod http;
 pub mod intake;

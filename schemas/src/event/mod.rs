@@ -15,7 +15,8 @@ pub use matches::{Crossing, RuleMatched};
 pub use messages::MessageSent;
 pub use positions::{Fix, FixReported};
 pub use registry::{
-    Circle, Geometry, LogFounded, MultiPolygon, Polygon, RuleDefined, RuleRemoved, ZoneDefined, ZoneRemoved,
+    BehaviourSet, Circle, Geometry, HoleAccepted, LogFounded, MultiPolygon, Polygon, RecordSkipped,
+    RuleDefined, RuleRemoved, ZoneDefined, ZoneRemoved,
 };
 
 macro_rules! events {
@@ -40,7 +41,7 @@ macro_rules! events {
 
 events! {
     MessageSent, EntriesAcknowledged, FixReported, LogFounded, ZoneDefined, ZoneRemoved, RuleDefined, RuleRemoved,
-    RuleMatched, EntryAdded,
+    RuleMatched, EntryAdded, HoleAccepted, RecordSkipped, BehaviourSet,
 }
 
 impl Event {

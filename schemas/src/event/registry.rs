@@ -1,9 +1,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cause::Position,
     event::Crossing,
     id::{DeviceId, RuleId, UserId, ZoneId},
     place::Place,
+    topic::Topic,
 };
 
 /// The log began; the first record of `registry`.
@@ -57,6 +59,62 @@ pub struct RuleRemoved {
     pub rule: RuleId,
     /// The operator who said so.
     pub by: UserId,
+}
+
+/// An operator accepted that records of a derived topic are missing before one; keyed by `hole/POSITION`. Every reader
+/// that meets the hole there goes on from the number that came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoleAccepted {
+    /// The topic.
+    pub topic: Topic,
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the record after the hole.
+    pub offset: i64,
+    /// The operator who said so.
+    pub by: UserId,
+}
+
+/// An operator took a record out of what a machine folds; keyed by `skip/MACHINE/POSITION`. It holds for replays too,
+/// whatever registry offset they are stamped with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordSkipped {
+    /// The machine, by its name.
+    pub machine: String,
+    /// The topic.
+    pub topic: Topic,
+    /// The partition.
+    pub partition: i32,
+    /// The record's offset.
+    pub offset: i64,
+    /// The operator who said so.
+    pub by: UserId,
+}
+
+/// An operator chose what a machine does from here on; keyed by `behaviour/MACHINE`. Before the first such record a
+/// machine does what its behaviour 1 does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BehaviourSet {
+    /// The machine, by its name.
+    pub machine: String,
+    /// The number of the behaviour, from 1.
+    pub number: i32,
+    /// The operator who said so.
+    pub by: UserId,
+}
+
+impl HoleAccepted {
+    /// Where the record after the hole stands.
+    pub fn position(&self) -> Position {
+        Position { topic: self.topic, partition: self.partition, offset: self.offset }
+    }
+}
+
+impl RecordSkipped {
+    /// Where the record stands.
+    pub fn position(&self) -> Position {
+        Position { topic: self.topic, partition: self.partition, offset: self.offset }
+    }
 }
 
 /// A zone's shape. Edges are straight lines in longitude and latitude (RFC 7946, 3.1.1); the boundary is inside.

@@ -40,6 +40,7 @@ pub async fn check(broker: Arc<dyn Broker>, run: &str) {
     a_group_shares_its_partitions_and_hands_them_over(broker, run).await;
     a_commit_counts_until_the_partition_is_lost(broker, run).await;
     an_instance_that_joins_again_replaces_the_first(broker, run).await;
+    a_group_counts_its_members_until_their_sessions_end(broker, run).await;
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -343,6 +344,25 @@ async fn an_instance_that_joins_again_replaces_the_first(broker: &dyn Broker, ru
     let commit = within("a refusal", first[0].member.committer().commit([(partition(0), 1)].into())).await;
     assert!(matches!(commit, Err(Error::Fenced { .. })), "{commit:?}");
     within("a commit", second[0].member.committer().commit([(partition(0), 1)].into())).await.unwrap();
+}
+
+async fn a_group_counts_its_members_until_their_sessions_end(broker: &dyn Broker, run: &str) {
+    let group = format!("waypost.count-{run}");
+    let count = || async { within("members", broker.members(group.clone())).await.unwrap() };
+    assert_eq!(count().await, 0);
+    let mut members = vec![Joined::join(broker, &group, "a")];
+    settle(&mut members, &[8]).await;
+    assert_eq!(count().await, 1);
+    members.push(Joined::join(broker, &group, "b"));
+    settle(&mut members, &[4, 4]).await;
+    assert_eq!(count().await, 2);
+    drop(members);
+    within("an empty group", async {
+        while count().await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 #[cfg(test)]

@@ -281,6 +281,8 @@ pub trait Broker: Send + Sync {
         group: String,
         topics: Vec<Topic>,
     ) -> Boxed<'_, Result<BTreeMap<TopicPartition, i64>, Error>>;
+    /// How many members a group has now; one that ended without a word counts until its session is over.
+    fn members(&self, group: String) -> Boxed<'_, Result<usize, Error>>;
     /// The topics of the catalogue that exist.
     fn topics(&self) -> Boxed<'_, Result<Vec<TopicState>, Error>>;
     /// Creates topics of the catalogue, with `keyed` partitions where they are keyed.

@@ -42,7 +42,10 @@ impl Rows {
 
     pub(super) fn add(&mut self, record: Record) -> Result<(), Unfit> {
         let change = match record.event {
-            Event::LogFounded(_) => return Ok(()),
+            Event::LogFounded(_)
+            | Event::HoleAccepted(_)
+            | Event::RecordSkipped(_)
+            | Event::BehaviourSet(_) => return Ok(()),
             Event::ZoneDefined(zone) => Change::Zone(zone),
             Event::ZoneRemoved(removed) => Change::NoZone(removed.zone),
             Event::RuleDefined(rule) => Change::Rule(rule),

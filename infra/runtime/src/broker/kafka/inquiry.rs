@@ -1,4 +1,4 @@
-//! Requests to the cluster: bounds, committed offsets, topics.
+//! Requests to the cluster: bounds, groups, topics.
 
 use std::{
     collections::BTreeMap,
@@ -110,6 +110,15 @@ impl Inquiry {
             consumer.committed_offsets(list, self.wait_max).map_err(|e| error::of_request(&what, &e))?;
         self.outage.over();
         read(&list, &what)
+    }
+
+    pub(super) fn members(&self, group: &str) -> Result<usize, Error> {
+        drain(&self.consumer);
+        let what = format!("the members of {group}");
+        let groups = self.consumer.client().fetch_group_list(Some(group), self.wait_max);
+        let groups = groups.map_err(|e| error::of_request(&what, &e))?;
+        self.outage.over();
+        Ok(groups.groups().iter().filter(|g| g.name() == group).map(|g| g.members().len()).sum())
     }
 
     fn of_group(&self, group: &str) -> Result<Arc<BaseConsumer<Context>>, Error> {

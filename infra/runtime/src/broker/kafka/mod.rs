@@ -143,6 +143,10 @@ impl super::Broker for Broker {
         self.ask(move |inquiry| inquiry.committed(&group, &topics))
     }
 
+    fn members(&self, group: String) -> Boxed<'_, Result<usize, Error>> {
+        self.ask(move |inquiry| inquiry.members(&group))
+    }
+
     fn topics(&self) -> Boxed<'_, Result<Vec<TopicState>, Error>> {
         Box::pin(async { self.inquiry.topics().await })
     }

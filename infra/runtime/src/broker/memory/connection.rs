@@ -183,6 +183,12 @@ impl broker::Broker for Broker {
         })
     }
 
+    fn members(&self, group: String) -> Boxed<'_, Result<usize, Error>> {
+        self.request("the members of a group", move |s| {
+            Ok(s.groups.get(&group).map_or(0, super::group::Group::members))
+        })
+    }
+
     fn topics(&self) -> Boxed<'_, Result<Vec<TopicState>, Error>> {
         self.request("the topics", |s| {
             let exists = |topic| {

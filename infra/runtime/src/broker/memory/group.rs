@@ -106,6 +106,11 @@ impl Group {
         }
     }
 
+    /// How many instances have a place.
+    pub(super) fn members(&self) -> usize {
+        self.members.len()
+    }
+
     pub(super) fn take_mail(&mut self, member: u64) -> Option<Mail> {
         self.mail.get_mut(&member)?.pop_front()
     }
