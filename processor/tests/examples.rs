@@ -4,6 +4,7 @@ use std::{fmt::Write, sync::Arc};
 
 use waypost_processor::{
     alerts::AlertsMachine,
+    conversations::ConversationsMachine,
     machine::{Effects, Input, Machine},
     registry::{Change, What},
     spatial::{SpatialMachine, zone::Zone},
@@ -61,4 +62,9 @@ fn spatial_makes_of_every_example_what_it_made_before() {
 #[test]
 fn alerts_makes_of_every_example_what_it_made_before() {
     insta::assert_snapshot!(account::<AlertsMachine>());
+}
+
+#[test]
+fn conversations_makes_of_every_example_what_it_made_before() {
+    insta::assert_snapshot!(account::<ConversationsMachine>());
 }

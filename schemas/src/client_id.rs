@@ -34,6 +34,21 @@ impl ClientId {
     pub fn at(self) -> Micros {
         Micros::from_millis((self.0 >> 80) as i64)
     }
+
+    /// Its 16 bytes, whose order is the ids'.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// The id of 16 bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Result<Self, Error> {
+        Self::checked(u128::from_be_bytes(bytes))
+    }
+
+    fn checked(bits: u128) -> Result<Self, Error> {
+        let is_v7 = bits & Self::VERSION_BITS == Self::VERSION && bits & Self::VARIANT_BITS == Self::VARIANT;
+        if is_v7 { Ok(Self(bits)) } else { Err(Error) }
+    }
 }
 
 impl FromStr for ClientId {
@@ -53,8 +68,7 @@ impl FromStr for ClientId {
             };
             bits = bits << 4 | u128::from(digit);
         }
-        let is_v7 = bits & Self::VERSION_BITS == Self::VERSION && bits & Self::VARIANT_BITS == Self::VARIANT;
-        if is_v7 { Ok(Self(bits)) } else { Err(Error) }
+        Self::checked(bits)
     }
 }
 
@@ -90,6 +104,8 @@ mod tests {
         assert_eq!(id.at(), Micros::parse("2022-02-22T19:22:22Z").unwrap());
         assert_eq!(id.to_string(), "017f22e2-79b0-7cc3-98c4-dc0c0c07398f");
         assert_eq!(ClientId::new(id.at(), id.0), id);
+        assert_eq!(ClientId::from_bytes(id.to_bytes()), Ok(id));
+        assert_eq!(ClientId::from_bytes([0; 16]), Err(Error));
         let lowest = ClientId::new(Micros(id.at().0 + 999), 0);
         assert_eq!(lowest.to_string(), "017f22e2-79b0-7000-8000-000000000000");
         assert!(lowest < id && id < ClientId::new(Micros(id.at().0 + 1_000), 0));

@@ -18,14 +18,18 @@ use waypost_schemas::{
 use super::{Error, Reads};
 use crate::{
     alerts::AlertsMachine,
+    conversations::ConversationsMachine,
     machine::Machine as _,
     projector::{self, Head, Heads},
     spatial::SpatialMachine,
 };
 
 /// Every machine, and the topic that drives it.
-const MACHINES: [(&str, Topic); 2] =
-    [(SpatialMachine::NAME, SpatialMachine::DRIVES), (AlertsMachine::NAME, AlertsMachine::DRIVES)];
+const MACHINES: [(&str, Topic); 3] = [
+    (SpatialMachine::NAME, SpatialMachine::DRIVES),
+    (AlertsMachine::NAME, AlertsMachine::DRIVES),
+    (ConversationsMachine::NAME, ConversationsMachine::DRIVES),
+];
 
 /// How long reading the oldest records that are not projected may take together.
 const TAILS_WAIT: Duration = Duration::from_secs(2);
