@@ -119,7 +119,7 @@ impl Topic {
                 retention: None,
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 writers: &["ingest"],
-                readers: &["inboxes", "delivery"],
+                readers: &["inboxes", "projector", "delivery"],
                 dead_letters_by: Some("inboxes"),
             },
             Self::Positions => &Spec {

@@ -4,7 +4,7 @@ use waypost_runtime::{
     broker::{Incoming, Outgoing},
     intake::{Admitted, Hole, Intake},
 };
-use waypost_schemas::{cause::SeqMap, time::Micros, topic::TopicPartition};
+use waypost_schemas::{cause::SeqMap, header, time::Micros, topic::TopicPartition};
 
 use super::{
     store::Row,
@@ -14,6 +14,10 @@ use crate::{checkpoint::Checkpoint, dead_letter};
 
 /// The projector's name, where topics say who reads them and who makes their dead letters.
 pub(super) const NAME: &str = "projector";
+
+/// How many bytes of records a batch holds before it waits for no more: rows hold them until they are written, and
+/// several batches are under way at once.
+const BYTES_MAX: usize = 16 << 20;
 
 /// Records of one partition, folded into rows.
 #[derive(Debug)]
@@ -51,12 +55,19 @@ impl Batch {
     }
 }
 
+/// The append time of a record's cause, or of the record itself where it has none.
+fn caused_at(record: &Incoming) -> Micros {
+    let time = record.header(header::TIME).and_then(|value| std::str::from_utf8(value).ok());
+    time.and_then(|text| Micros::parse(text).ok()).unwrap_or(record.append)
+}
+
 /// Folds records into a batch.
 #[derive(Debug)]
 pub(super) struct Folding {
     partition: TopicPartition,
     intake: Intake,
     last: Option<Incoming>,
+    bytes: usize,
     batch: Batch,
 }
 
@@ -73,7 +84,13 @@ impl Folding {
             oldest: None,
             hole: None,
         };
-        Some(Self { partition, intake: Intake::new(partition, row.seqs.clone()), last: None, batch })
+        Some(Self {
+            partition,
+            intake: Intake::new(partition, row.seqs.clone()),
+            last: None,
+            bytes: 0,
+            batch,
+        })
     }
 
     /// Folds the next records, up to a hole; what lies below the batch is passed over.
@@ -105,8 +122,8 @@ impl Folding {
             Admitted::Unfit(unfit) => Some(unfit),
             Admitted::Event { event, cause } => {
                 let value = record.value.clone().unwrap_or_default();
-                let (offset, append_us) = (record.offset, record.append.0);
-                self.batch.rows.add(Record { offset, append_us, event, cause, value }).err()
+                let (offset, append_us, at_us) = (record.offset, record.append.0, caused_at(&record).0);
+                self.batch.rows.add(Record { offset, append_us, at_us, event, cause, value }).err()
             }
         };
         if let Some(unfit) = unfit.filter(|_| self.partition.topic.spec().dead_letters_by == Some(NAME)) {
@@ -114,6 +131,7 @@ impl Folding {
             tracing::warn!(%partition, offset, code = unfit.code, "a record does not belong here: a dead letter");
             self.batch.letters.push(dead_letter::of(NAME, partition, &record, &unfit));
         }
+        self.bytes += record.bytes();
         self.batch.oldest.get_or_insert(record.append);
         self.batch.next = record.offset + 1;
         self.last = Some(record);
@@ -126,7 +144,7 @@ impl Folding {
 
     /// Whether the batch should wait for no more.
     pub(super) fn is_full(&self, rows_max: usize) -> bool {
-        self.batch.rows.len() >= rows_max || self.batch.hole.is_some()
+        self.batch.rows.len() >= rows_max || self.bytes >= BYTES_MAX || self.batch.hole.is_some()
     }
 
     /// The append time of the first record.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use waypost_schemas::{
     cause::Seq,
+    event::ReceiptKind,
     topic::{Topic, TopicPartition},
 };
 
 use crate::{
     postgres::Postgres,
-    world::{Running, World, all_rows, entering, fix, forget, told, until, until_projected},
+    world::{Running, World, all_rows, entering, fix, forget, saying, told, until, until_projected},
 };
 
 const DEVICES: [&str; 4] = ["ann", "bob/van", "cid", "dan/phone"];
@@ -23,6 +24,9 @@ fn append(world: &mut World, second: i64) {
     let matched = entering(DEVICES[second as usize % 4], second, "A", "R");
     world.derive(Topic::Matches, 0, matched.device.as_str(), matched.clone());
     world.derive(Topic::Inboxes, 0, "warden", told("warden", &matched));
+    let said = world.say(&saying(DEVICES[0], DEVICES[second as usize % 2 * 2], b"hallo"));
+    world.receipt(DEVICES[2], DEVICES[0], ReceiptKind::Delivered, said.offset);
+    world.receipt(DEVICES[2], DEVICES[0], ReceiptKind::Read, said.offset - second % 7);
 }
 
 /// What stands is what a run without any fault makes of the same log.

@@ -4,7 +4,9 @@ use waypost_processor::projector::Head;
 use waypost_runtime::postgres::Pool;
 use waypost_schemas::{
     cause::Position,
-    event::{Crossing, Geometry, Polygon, RuleDefined, RuleRemoved, ZoneDefined, ZoneRemoved},
+    event::{
+        AckKind, Crossing, Geometry, Polygon, ReceiptKind, RuleDefined, RuleRemoved, ZoneDefined, ZoneRemoved,
+    },
     id::{RuleId, UserId, ZoneId},
     place::Place,
     topic::{Topic, TopicPartition},
@@ -12,7 +14,10 @@ use waypost_schemas::{
 
 use crate::{
     postgres::Postgres,
-    world::{Running, World, after_s, all_rows, circle, entering, fix, forget, told, until, until_projected},
+    world::{
+        Running, World, acknowledging, after_s, all_rows, circle, entering, fix, forget, saying, told, until,
+        until_projected,
+    },
 };
 
 /// The texts of one column.
@@ -74,6 +79,34 @@ fn full_world() -> (World, Position) {
         world.derive(Topic::Inboxes, n as i32, "warden", told("warden", &matched));
         world.derive(Topic::Inboxes, n as i32, "deputy", told("deputy", &matched));
     }
+
+    for (from, to, body) in [
+        ("ann", "bob", &b"hallo"[..]),
+        ("bob", "ann", b"\xff\0"),
+        ("ann", "ann", b"note"),
+        ("ann", "cid", b"ho"),
+    ] {
+        world.say(&saying(from, to, body));
+    }
+    for (kind, upto) in [
+        (ReceiptKind::Delivered, 1),
+        (ReceiptKind::Read, 0),
+        (ReceiptKind::Delivered, 0),
+        (ReceiptKind::Read, 2),
+    ] {
+        world.receipt("bob", "ann", kind, upto);
+    }
+    for (device, kind, upto) in [
+        ("phone", AckKind::Start, 1),
+        ("phone", AckKind::Delivered, 7),
+        ("phone", AckKind::Delivered, 5),
+        ("phone", AckKind::Read, 9),
+        ("tablet", AckKind::Start, -1),
+        ("watch", AckKind::Read, 3),
+    ] {
+        world.append(Topic::Acks, "ann", acknowledging("ann", device, kind, upto));
+    }
+    world.append_raw(Topic::Acks, "ann", b"hello", Vec::new());
     (world, first)
 }
 
@@ -88,7 +121,7 @@ async fn what_the_log_says_stands_in_the_tables() {
     until("nothing is pending", || async { running.heads.of(partition) == Some(Head::Written) }).await;
     running.stop().await;
 
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 11] = [
         (
             "SELECT concat_ws(' ', zone, version, geometry->>'type', radius_m) FROM waypost.zones ORDER BY zone",
             &["A 2 Point 200", "C, \"the\" 3rd 3 Polygon"],
@@ -116,7 +149,8 @@ async fn what_the_log_says_stands_in_the_tables() {
             &["ann/phone A R enter t positions/0/1/0 {warden}", "bob A R enter f positions/1/1/0 {warden}"],
         ),
         (
-            "SELECT concat_ws(' ', user_id, kind, cause) FROM waypost.inbox_entries ORDER BY user_id, \"offset\"",
+            "SELECT concat_ws(' ', user_id, kind, cause) FROM waypost.inbox_entries WHERE kind = 'match' \
+             ORDER BY user_id, \"offset\"",
             &[
                 "deputy match matches/0/1/0",
                 "deputy match matches/1/1/0",
@@ -124,7 +158,25 @@ async fn what_the_log_says_stands_in_the_tables() {
                 "warden match matches/1/1/0",
             ],
         ),
-        ("SELECT count(*)::text FROM waypost.projection", &["10"]),
+        (
+            "SELECT concat_ws(' ', user_id, device, upto) FROM waypost.cursors ORDER BY user_id, device",
+            &["ann phone 7", "ann tablet -1", "bob phone 1"],
+        ),
+        (
+            "SELECT concat_ws(' ', conversation, number, sender, device, client_id, append_us - 1772323200000000, \
+             position('hallo'::bytea IN value) > 0) FROM waypost.messages ORDER BY conversation, number",
+            &[
+                "ann~ann 0 ann phone 019b7600-0000-7000-8000-000000000001 0 f",
+                "ann~bob 0 ann phone 019b7600-0000-7000-8000-000000000001 0 t",
+                "ann~bob 1 bob phone 019b7600-0000-7000-8000-000000000001 0 f",
+                "ann~cid 1 ann phone 019b7600-0000-7000-8000-000000000001 0 f",
+            ],
+        ),
+        (
+            "SELECT concat_ws(' ', conversation, user_id, kind, upto) FROM waypost.receipts ORDER BY kind",
+            &["ann~bob bob delivered 1", "ann~bob bob read 2"],
+        ),
+        ("SELECT count(*)::text FROM waypost.projection", &["13"]),
     ];
     for (select, expected) in cases {
         assert_eq!(column(&pool, select).await, expected, "{select}");

@@ -18,11 +18,11 @@ use waypost_schemas::{
     cause::{Cause, Position, Seq},
     codec,
     event::{
-        Circle, Crossing, Entry, EntryAdded, Event, FixReported, Geometry, MatchArrived, RuleMatched,
-        ZoneDefined,
+        AckKind, Circle, Crossing, EntriesAcknowledged, Entry, EntryAdded, Event, FixReported, Geometry,
+        MatchArrived, MessageArrived, MessageSent, ReceiptArrived, ReceiptKind, RuleMatched, ZoneDefined,
     },
     header,
-    id::{DeviceId, RuleId, UserId, ZoneId},
+    id::{ConversationId, DeviceId, DeviceName, RuleId, UserId, ZoneId},
     partition,
     place::Place,
     time::Micros,
@@ -101,6 +101,34 @@ pub(crate) fn told(user: &str, matched: &RuleMatched) -> EntryAdded {
     }
 }
 
+/// What `from` says to `to` on a phone.
+pub(crate) fn saying(from: &str, to: &str, body: &[u8]) -> MessageSent {
+    let (sender, to) = (UserId::new(from).unwrap(), UserId::new(to).unwrap());
+    MessageSent {
+        conversation: ConversationId::direct(&sender, &to),
+        sender,
+        device: DeviceName::new("phone").unwrap(),
+        client_id: "019b7600-0000-7000-8000-000000000001".into(),
+        settled: None,
+        content_type: "text/plain".into(),
+        body: body.to_vec(),
+        reply_to: None,
+        registry: -1,
+    }
+}
+
+/// What a device of `user` acknowledges.
+pub(crate) fn acknowledging(user: &str, device: &str, kind: AckKind, upto: i64) -> EntriesAcknowledged {
+    EntriesAcknowledged {
+        user: UserId::new(user).unwrap(),
+        device: DeviceName::new(device).unwrap(),
+        session: "s".into(),
+        kind,
+        upto,
+        registry: -1,
+    }
+}
+
 pub(crate) fn circle(zone: &str, radius_m: f64) -> ZoneDefined {
     let centre = Place::new(10.0, 50.0).unwrap();
     ZoneDefined {
@@ -142,11 +170,60 @@ impl World {
         self.append_derived(topic, key, &event.into(), &seq)
     }
 
+    /// Appends a message, and the entries by which its members get it.
+    pub(crate) fn say(&mut self, message: &MessageSent) -> Position {
+        let said = self.append(Topic::Messages, message.conversation.as_str(), message.clone());
+        let arrived = MessageArrived {
+            conversation: message.conversation.clone(),
+            number: said.offset,
+            sender: message.sender.clone(),
+            device: message.device.clone(),
+            client_id: message.client_id.clone(),
+            content_type: message.content_type.clone(),
+            body: message.body.clone(),
+            reply_to: message.reply_to,
+        };
+        let (a, b) = message.conversation.members();
+        let members = if a == b { vec![a] } else { vec![a, b] };
+        for (ordinal, user) in members.into_iter().enumerate() {
+            let cause = Cause { position: said, ordinal: ordinal as u32 };
+            let added = EntryAdded { user: user.clone(), entry: Entry::MessageArrived(arrived.clone()) };
+            self.enter(&user, "conversations", cause, &added.into());
+        }
+        said
+    }
+
+    /// Appends an acknowledgement, and the receipts in `of`'s inbox that it makes.
+    pub(crate) fn receipt(&mut self, by: &str, of: &str, kind: ReceiptKind, upto: i64) {
+        let (user, of) = (UserId::new(by).unwrap(), UserId::new(of).unwrap());
+        let ack = match kind {
+            ReceiptKind::Delivered => AckKind::Delivered,
+            ReceiptKind::Read => AckKind::Read,
+        };
+        let position = self.append(Topic::Acks, by, acknowledging(by, "phone", ack, upto));
+        let conversation = ConversationId::direct(&user, &of);
+        let receipt = ReceiptArrived { conversation, user, kind, upto };
+        let added = EntryAdded { user: of.clone(), entry: Entry::ReceiptArrived(receipt) };
+        self.enter(&of, "inboxes", Cause { position, ordinal: 0 }, &added.into());
+    }
+
+    fn enter(&mut self, user: &UserId, machine: &str, cause: Cause, event: &Event) {
+        let key = user.as_str();
+        let to = TopicPartition::new(Topic::Inboxes, partition::of(key.as_bytes(), KEYED));
+        let number = self.numbers.entry((machine.to_owned(), cause.position.partition, to)).or_default();
+        *number += 1;
+        let seq = Seq { machine: machine.into(), partition: cause.position.partition, number: *number };
+        self.append_caused(Topic::Inboxes, key, event, &seq, cause);
+    }
+
     /// Appends a derived record with any seq.
     pub(crate) fn append_derived(&self, topic: Topic, key: &str, event: &Event, seq: &Seq) -> Position {
         let driving = if topic == Topic::Matches { Topic::Positions } else { Topic::Matches };
         let position = Position { topic: driving, partition: seq.partition, offset: seq.number as i64 };
-        let cause = Cause { position, ordinal: 0 };
+        self.append_caused(topic, key, event, seq, Cause { position, ordinal: 0 })
+    }
+
+    fn append_caused(&self, topic: Topic, key: &str, event: &Event, seq: &Seq, cause: Cause) -> Position {
         let headers = header::derived(event, cause, seq, day(), None);
         let headers = headers.into_iter().map(|(name, value)| (name.into(), Bytes::from(value))).collect();
         self.append_raw(topic, key, &codec::encode(event), headers)
@@ -250,8 +327,18 @@ pub(crate) async fn until_projected(world: &World, pool: &Pool) {
 }
 
 /// The read models' tables.
-pub(crate) const TABLES: [&str; 7] =
-    ["projection", "positions", "tracks", "matches", "inbox_entries", "zones", "rules"];
+pub(crate) const TABLES: [&str; 10] = [
+    "projection",
+    "positions",
+    "tracks",
+    "matches",
+    "inbox_entries",
+    "zones",
+    "rules",
+    "cursors",
+    "messages",
+    "receipts",
+];
 
 /// Everything that stands in the read models, row by row.
 pub(crate) async fn all_rows(pool: &Pool) -> BTreeMap<&'static str, Vec<String>> {

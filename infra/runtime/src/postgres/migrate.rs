@@ -17,7 +17,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration(4, "matches", include_str!("../../../postgres/migrations/004_matches.sql")),
     migration(5, "inbox_entries", include_str!("../../../postgres/migrations/005_inbox_entries.sql")),
     migration(6, "registry", include_str!("../../../postgres/migrations/006_registry.sql")),
+    migration(7, "cursors", include_str!("../../../postgres/migrations/007_cursors.sql")),
+    migration(8, "messages", include_str!("../../../postgres/migrations/008_messages.sql")),
+    migration(9, "receipts", include_str!("../../../postgres/migrations/009_receipts.sql")),
     migration(10, "snapshots", include_str!("../../../postgres/migrations/010_snapshots.sql")),
+    migration(11, "entry_times", include_str!("../../../postgres/migrations/011_entry_times.sql")),
 ];
 
 /// One step of the schema.

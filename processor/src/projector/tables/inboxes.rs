@@ -1,4 +1,4 @@
-//! Users' inboxes.
+//! Users' inboxes, and what follows from their entries: the messages of conversations, and how far they were read.
 
 use bytes::Bytes;
 use waypost_runtime::postgres::Transaction;
@@ -7,12 +7,13 @@ use waypost_schemas::{
     id::UserId,
 };
 
-use super::{Record, not_projected};
+use super::{Record, messages, not_projected, receipts};
 use crate::machine::Unfit;
 
-const APPEND: &str = "INSERT INTO waypost.inbox_entries (user_id, partition, \"offset\", cause, kind, value, append_us) \
-    SELECT u, $2, o, c, k, v, a FROM UNNEST($1::text[], $3::int8[], $4::text[], $5::text[], $6::bytea[], $7::int8[]) \
-    AS r (u, o, c, k, v, a) ON CONFLICT DO NOTHING";
+const APPEND: &str = "INSERT INTO waypost.inbox_entries (user_id, partition, \"offset\", cause, kind, value, append_us, \
+    at_us) SELECT u, $2, o, c, k, v, a, t \
+    FROM UNNEST($1::text[], $3::int8[], $4::text[], $5::text[], $6::bytea[], $7::int8[], $8::int8[]) \
+    AS r (u, o, c, k, v, a, t) ON CONFLICT DO NOTHING";
 
 /// An entry of a user's inbox, as a read model keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub(crate) struct Rows {
     kind: Vec<&'static str>,
     value: Vec<Bytes>,
     append_us: Vec<i64>,
+    at_us: Vec<i64>,
+    messages: messages::Rows,
+    receipts: receipts::Rows,
 }
 
 impl Rows {
@@ -53,6 +57,9 @@ impl Rows {
             kind: Vec::new(),
             value: Vec::new(),
             append_us: Vec::new(),
+            at_us: Vec::new(),
+            messages: messages::Rows::default(),
+            receipts: receipts::Rows::default(),
         }
     }
 
@@ -63,12 +70,20 @@ impl Rows {
     pub(super) fn add(&mut self, record: Record) -> Result<(), Unfit> {
         match (record.event, record.cause) {
             (Event::EntryAdded(added), Some(cause)) => {
+                match &added.entry {
+                    Entry::MessageArrived(arrived) => {
+                        self.messages.add(&added.user, arrived, cause, record.at_us, &record.value);
+                    }
+                    Entry::ReceiptArrived(receipt) => self.receipts.add(receipt),
+                    Entry::MatchArrived(_) | Entry::SystemNotice(_) => {}
+                }
                 self.kind.push(kind(&added.entry));
                 self.user.push(added.user);
                 self.offset.push(record.offset);
                 self.cause.push(cause.to_string());
                 self.value.push(record.value);
                 self.append_us.push(record.append_us);
+                self.at_us.push(record.at_us);
                 Ok(())
             }
             (event, _) => Err(not_projected(&event)),
@@ -95,10 +110,20 @@ impl Rows {
         let statement = tx.prepare_cached(APPEND).await?;
         tx.execute(
             &statement,
-            &[&user, &self.partition, &self.offset, &self.cause, &self.kind, &value, &self.append_us],
+            &[
+                &user,
+                &self.partition,
+                &self.offset,
+                &self.cause,
+                &self.kind,
+                &value,
+                &self.append_us,
+                &self.at_us,
+            ],
         )
-        .await
-        .map(|_| ())
+        .await?;
+        self.messages.write(tx).await?;
+        self.receipts.write(tx).await
     }
 }
 

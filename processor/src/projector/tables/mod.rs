@@ -1,8 +1,11 @@
 //! The read models, one file each: which rows a topic's records make, and the statements that write them.
 
+mod cursors;
 mod inboxes;
 mod matches;
+mod messages;
 mod positions;
+mod receipts;
 mod registry;
 
 use waypost_runtime::postgres::Transaction;
@@ -20,6 +23,8 @@ use crate::machine::Unfit;
 pub(super) struct Record {
     pub(super) offset: i64,
     pub(super) append_us: i64,
+    /// The append time of its cause; where it has none, of what its maker names, or its own.
+    pub(super) at_us: i64,
     pub(super) event: Event,
     pub(super) cause: Option<Cause>,
     /// The record's own bytes.
@@ -33,6 +38,7 @@ pub(super) enum Rows {
     Registry(registry::Rows),
     Matches(matches::Rows),
     Inboxes(inboxes::Rows),
+    Acks(cursors::Rows),
 }
 
 impl Rows {
@@ -43,7 +49,8 @@ impl Rows {
             Topic::Registry => Some(Self::Registry(registry::Rows::default())),
             Topic::Matches => Some(Self::Matches(matches::Rows::new(partition.partition))),
             Topic::Inboxes => Some(Self::Inboxes(inboxes::Rows::new(partition.partition))),
-            Topic::Messages | Topic::Acks | Topic::DeadLetters => None,
+            Topic::Acks => Some(Self::Acks(cursors::Rows::new(partition.partition))),
+            Topic::Messages | Topic::DeadLetters => None,
         }
     }
 
@@ -54,6 +61,7 @@ impl Rows {
             Self::Registry(rows) => rows.add(record),
             Self::Matches(rows) => rows.add(record),
             Self::Inboxes(rows) => rows.add(record),
+            Self::Acks(rows) => rows.add(record),
         }
     }
 
@@ -68,6 +76,7 @@ impl Rows {
             Self::Registry(rows) => rows.write(tx).await,
             Self::Matches(rows) => rows.write(tx).await,
             Self::Inboxes(rows) => rows.write(tx).await,
+            Self::Acks(rows) => rows.write(tx).await,
         }
     }
 
@@ -88,6 +97,7 @@ impl Rows {
             Self::Registry(rows) => rows.len(),
             Self::Matches(rows) => rows.len(),
             Self::Inboxes(rows) => rows.len(),
+            Self::Acks(rows) => rows.len(),
         }
     }
 }
