@@ -4,7 +4,13 @@ use waypost_runtime::{
     broker::{Incoming, Outgoing},
     intake::{Admitted, Hole, Intake},
 };
-use waypost_schemas::{cause::SeqMap, header, time::Micros, topic::TopicPartition};
+use waypost_schemas::{
+    cause::SeqMap,
+    header,
+    id::{DeviceName, UserId},
+    time::Micros,
+    topic::TopicPartition,
+};
 
 use super::{
     store::Row,
@@ -52,6 +58,12 @@ impl Batch {
     /// The entries of users' inboxes that it brings, in log order.
     pub fn entries(&self) -> impl Iterator<Item = InboxEntry<'_>> {
         self.rows.entries()
+    }
+
+    /// How far devices have acknowledged their users' inboxes by it: each one's highest offset; what stands already
+    /// may be higher.
+    pub fn cursors(&self) -> impl Iterator<Item = (&UserId, &DeviceName, i64)> {
+        self.rows.cursors()
     }
 }
 

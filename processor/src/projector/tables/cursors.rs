@@ -46,6 +46,10 @@ impl Rows {
         }
     }
 
+    pub(super) fn cursors(&self) -> impl Iterator<Item = (&UserId, &DeviceName, i64)> {
+        self.upto.iter().map(|((user, device), upto)| (user, device, *upto))
+    }
+
     pub(super) async fn write(&self, tx: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
         if self.upto.is_empty() {
             return Ok(());

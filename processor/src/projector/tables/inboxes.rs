@@ -30,6 +30,8 @@ pub struct InboxEntry<'a> {
     pub value: &'a Bytes,
     /// The time of its append, in microseconds.
     pub append_us: i64,
+    /// The time of its cause's append, in microseconds.
+    pub at_us: i64,
 }
 
 /// Entries of one partition.
@@ -98,6 +100,7 @@ impl Rows {
             kind: self.kind[i],
             value: &self.value[i],
             append_us: self.append_us[i],
+            at_us: self.at_us[i],
         })
     }
 

@@ -12,6 +12,7 @@ use waypost_runtime::postgres::Transaction;
 use waypost_schemas::{
     cause::Cause,
     event::Event,
+    id::{DeviceName, UserId},
     topic::{Topic, TopicPartition},
 };
 
@@ -84,6 +85,16 @@ impl Rows {
     pub(super) fn entries(&self) -> impl Iterator<Item = InboxEntry<'_>> {
         match self {
             Self::Inboxes(rows) => Some(rows.entries()),
+            _ => None,
+        }
+        .into_iter()
+        .flatten()
+    }
+
+    /// The cursors among them.
+    pub(super) fn cursors(&self) -> impl Iterator<Item = (&UserId, &DeviceName, i64)> {
+        match self {
+            Self::Acks(rows) => Some(rows.cursors()),
             _ => None,
         }
         .into_iter()
