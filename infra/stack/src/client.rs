@@ -37,6 +37,16 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Secret(String);
 
+impl Secret {
+    /// The value of an `Authorization` header, which is not shown either.
+    pub(crate) fn bearer(&self) -> Result<header::HeaderValue, Error> {
+        let mut bearer =
+            header::HeaderValue::try_from(format!("Bearer {}", self.0)).map_err(|_| Error::BadToken)?;
+        bearer.set_sensitive(true);
+        Ok(bearer)
+    }
+}
+
 impl std::str::FromStr for Secret {
     type Err = std::convert::Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -171,9 +181,7 @@ impl Client {
             Some(token) => token,
             None => token_of(&options.data_dir)?,
         };
-        let mut bearer =
-            header::HeaderValue::try_from(format!("Bearer {}", token.0)).map_err(|_| Error::BadToken)?;
-        bearer.set_sensitive(true);
+        let bearer = token.bearer()?;
         let http = reqwest::Client::builder()
             .default_headers(header::HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]))
             .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")))
@@ -280,12 +288,20 @@ fn base(text: &str) -> Result<Url, Error> {
     }
 }
 
-fn retry_after(headers: &header::HeaderMap) -> Option<u64> {
+/// The address of the WebSocket of a stack.
+pub(crate) fn socket(stack: &str) -> Result<Url, Error> {
+    let mut url = base(stack)?;
+    url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(["v1", "socket"]);
+    url.set_scheme("ws").expect("http may become ws");
+    Ok(url)
+}
+
+pub(crate) fn retry_after(headers: &header::HeaderMap) -> Option<u64> {
     headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// The refusal as problem+json, or what can be said of another one.
-fn problem(status: StatusCode, waits: Option<u64>, body: &[u8]) -> Problem {
+pub(crate) fn problem(status: StatusCode, waits: Option<u64>, body: &[u8]) -> Problem {
     let mut problem = serde_json::from_slice(body).unwrap_or_else(|_| {
         let text: String =
             String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect();

@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod device;
 mod local;
 pub mod up;
 
