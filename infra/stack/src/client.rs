@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use reqwest::{Method, StatusCode, Url, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use waypost_schemas::time::Micros;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,6 +80,9 @@ pub struct Problem {
     /// After how many seconds to try again.
     #[serde(default)]
     pub retry_after: Option<u64>,
+    /// The server's time, where the client's is wrong.
+    #[serde(default)]
+    pub time: Option<Micros>,
 }
 
 impl Problem {
@@ -176,11 +180,16 @@ pub struct Client {
 impl Client {
     /// Checks the address and reads the token; connects with the first request.
     pub fn new(options: &Options) -> Result<Self, Error> {
-        let base = base(&options.url)?;
         let token = match options.token.clone() {
             Some(token) => token,
             None => token_of(&options.data_dir)?,
         };
+        Self::with_token(&options.url, &token)
+    }
+
+    /// Speaks with another token.
+    pub fn with_token(url: &str, token: &Secret) -> Result<Self, Error> {
+        let base = base(url)?;
         let bearer = token.bearer()?;
         let http = reqwest::Client::builder()
             .default_headers(header::HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]))
@@ -189,7 +198,7 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             .build()
-            .map_err(|e| Error::Address { url: options.url.clone(), why: e.to_string() })?;
+            .map_err(|e| Error::Address { url: url.to_owned(), why: e.to_string() })?;
         Ok(Self { http, base })
     }
 
@@ -311,6 +320,7 @@ pub(crate) fn problem(status: StatusCode, waits: Option<u64>, body: &[u8]) -> Pr
             detail: if text.is_empty() { status.to_string() } else { text },
             index: None,
             retry_after: None,
+            time: None,
         }
     });
     problem.status = status.as_u16();

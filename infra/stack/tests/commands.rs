@@ -27,7 +27,7 @@ use waypost_runtime::{
 };
 use waypost_schemas::{
     codec,
-    event::{Event, FixReported, Geometry, Polygon},
+    event::{Event, FixReported, Geometry, MessageSent, Polygon},
     id::UserId,
     topic::{Topic, TopicPartition},
 };
@@ -117,6 +117,17 @@ impl Node {
             }
         }
         devices
+    }
+
+    /// What was said, of one conversation in order.
+    fn messages(&self) -> Vec<MessageSent> {
+        let records = (0..PARTITIONS)
+            .flat_map(|partition| self.cluster.records(TopicPartition { topic: Topic::Messages, partition }));
+        let message = |event| match event {
+            Event::MessageSent(message) => message,
+            other => panic!("{other:?}"),
+        };
+        records.map(|record| message(codec::decode(&record.value.unwrap()).unwrap())).collect()
     }
 
     async fn stop(self) {
@@ -301,5 +312,39 @@ async fn vans_that_are_simulated_report() {
     let vans: Vec<String> = node.fixes().into_keys().collect();
     assert_eq!(vans, ["fleet/van-1", "fleet/van-2", "fleet/van-3"]);
     assert!(node.fixes().values().all(|fixes| fixes.len() > 1));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn messages_that_are_sent_settle_each_other_and_a_refusal_is_told_by_its_code() {
+    let node = Node::start().await;
+    let sent = node.run(&["send", "--from", "alice", "--to", "bob", "--device", "phone", "hello"]).await;
+    assert_eq!(sent.code, Some(0), "{}", sent.err);
+    assert!(sent.out.starts_with("messages/"), "{}", sent.out);
+    let mut command = node
+        .command(&["send", "--from", "alice", "--to", "bob", "--device", "phone", "--lines", "--json", "-"]);
+    let mut lines = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = lines.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut input, b"one\n\ntwo\n").await.unwrap();
+    drop(input);
+    let lines = done(tokio::time::timeout(PATIENCE, lines.wait_with_output()).await.unwrap().unwrap());
+    assert_eq!(lines.code, Some(0), "{}", lines.err);
+    let answers: Vec<serde_json::Value> =
+        lines.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), 2);
+    assert_eq!(answers[1]["type"], "accepted");
+
+    let refused = node.run(&["send", "--from", "alice", "--to", "bob", ""]).await;
+    assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
+    assert!(refused.err.starts_with("waypost: empty_body: "), "{}", refused.err);
+
+    let (mut last, mut bodies) = (None, Vec::new());
+    for message in node.messages() {
+        assert_eq!((message.conversation.as_str(), message.sender.as_str()), ("alice~bob", "alice"));
+        assert_eq!(message.settled, last);
+        last = Some(message.client_id);
+        bodies.push(String::from_utf8(message.body).unwrap());
+    }
+    assert_eq!(bodies, ["hello", "one", "two"]);
     node.stop().await;
 }

@@ -6,12 +6,16 @@ mod duration;
 mod file;
 mod import;
 mod matches;
+mod memory;
 mod output;
 mod progress;
 mod rules;
+mod send;
 mod settings;
+mod shown;
 mod simulate;
 mod status;
+mod tail;
 mod token;
 mod topics;
 mod up;
@@ -39,6 +43,8 @@ enum Command {
     Status(status::Args),
     Wait(wait::Args),
     Token(token::Args),
+    Send(send::Args),
+    Tail(tail::Args),
     Simulate(simulate::Args),
     Topics(topics::Args),
     Config(config::Args),
@@ -56,6 +62,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(args).await,
         Command::Wait(args) => wait::run(args).await,
         Command::Token(args) => token::run(args).await,
+        Command::Send(args) => send::run(args).await,
+        Command::Tail(args) => tail::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Topics(args) => topics::run(args).await,
         Command::Config(args) => config::run(&args),

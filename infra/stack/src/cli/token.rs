@@ -4,18 +4,21 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use waypost_schemas::id::{DeviceName, UserId};
 
 use super::output;
-use crate::client::{self, Client};
+use crate::client::{self, Client, Secret};
 
 /// Mint a token
 ///
-/// The token alone goes to standard output. It is good for a day.
+/// The token alone goes to standard output. It is good for a day. In a browser, paste it into the page that the stack
+/// serves at its own address: an operator's to see where everything is, or a device's to read and write as its user.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   waypost token --user depot --device van-7
-  WAYPOST_TOKEN=$(waypost token --user ops --role operator) waypost status")]
+  WAYPOST_TOKEN=$(waypost token --user ops --role operator) waypost status
+  waypost token --user alice --device browser   # for the page at http://127.0.0.1:7400/")]
 pub(super) struct Args {
     /// The user that it speaks for
     #[arg(long, value_name = "U")]
@@ -53,6 +56,18 @@ struct Wanted<'a> {
 #[derive(Deserialize)]
 struct Minted {
     token: String,
+}
+
+/// Mints a token for a device, as the operator.
+pub(super) async fn of_device(
+    operator: &Client,
+    user: &UserId,
+    device: &DeviceName,
+) -> Result<Secret, client::Error> {
+    let wanted = Wanted { user: user.as_str(), device: Some(device.as_str()), role: Role::Device };
+    let minted: Minted = operator.post(&["v1", "tokens"], &wanted).await?;
+    let Ok(token) = minted.token.parse();
+    Ok(token)
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {

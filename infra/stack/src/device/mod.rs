@@ -120,7 +120,8 @@ impl Device {
 
     /// Says that the user has read an entry's conversation up to it.
     pub fn read(&mut self, entry: &Entry) {
-        self.session.read(entry);
+        let now = self.now();
+        self.session.read(entry, now);
     }
 
     /// Where to go on another time: the log, and the last offset that was acknowledged.
@@ -251,7 +252,7 @@ impl std::fmt::Debug for Device {
 }
 
 /// Eight random bytes of the system.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     let mut bytes = [0; 8];
     // It fails only where there is no such call; ids then differ by their time and counter alone.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());

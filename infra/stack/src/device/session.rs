@@ -145,7 +145,7 @@ pub(super) struct Session {
     given: Option<i64>,
     /// What the server knows of `acked`.
     told: Option<i64>,
-    /// When the acknowledgement is due, and how many entries it is for at least.
+    /// When acknowledgement and reads are due, and how many entries were given since the last.
     ack_due: Option<Duration>,
     unacked: u32,
     reads: VecDeque<Read>,
@@ -201,13 +201,14 @@ impl Session {
     }
 
     /// The user has read an entry's conversation up to it.
-    pub(super) fn read(&mut self, entry: &Entry) {
+    pub(super) fn read(&mut self, entry: &Entry, now: Duration) {
         let conversation = entry.conversation();
         self.reads.retain(|read| read.conversation != conversation);
         self.reads.push_back(Read { conversation, upto: entry.offset, sent: false });
         if self.reads.len() > READS_MAX {
             self.reads.pop_front();
         }
+        self.ack_due.get_or_insert(now + ACK_WITHIN);
     }
 
     /// A connection was made: what is said first on it.
@@ -278,7 +279,8 @@ impl Session {
         self.told = self.acked.max(cursor);
         // What is below the cursor is not offered, and not acknowledged again.
         (self.acked, self.given) = (self.acked.max(cursor), self.given.max(cursor));
-        (self.ack_due, self.unacked) = (None, 0);
+        // Reads of an earlier connection are said again.
+        (self.ack_due, self.unacked) = ((!self.reads.is_empty()).then_some(now), 0);
         self.log = Some(log.clone());
         self.welcomed = Some(Welcomed { time, at: now });
         Event::Connected { log, cursor, other_log }
@@ -311,8 +313,8 @@ impl Session {
         let mut frames = Vec::new();
         if self.ack_due.is_some_and(|due| due <= now || self.unacked >= ACK_ENTRIES) {
             frames.extend(self.ack());
+            frames.extend(self.reads());
         }
-        frames.extend(self.reads());
         frames.extend(self.outbox.due(now, server, random));
         if !self.pinged && now.saturating_sub(self.heard) >= SILENCE {
             self.pinged = true;
@@ -343,7 +345,7 @@ impl Session {
         Some(Up::Ack { upto })
     }
 
-    /// Reads that are not said yet, of entries that are acknowledged.
+    /// Reads that are not said yet. They come after the acknowledgement: what is read was delivered.
     fn reads(&mut self) -> Vec<Up> {
         let unsaid = self.reads.iter_mut().filter(|read| !read.sent);
         let say = |read: &mut Read| {
@@ -459,16 +461,18 @@ mod tests {
         session.hello(secs(0));
         welcome(&mut session, "l", None);
         for read in [entry(4, "a~b"), entry(5, "b~c"), entry(6, "a~b")] {
-            session.read(&read);
+            session.read(&read, secs(0));
         }
+        session.acknowledge(6, secs(0));
+        assert_eq!(due(&mut session, 0), []);
         let reads = [Up::Read { upto: 5 }, Up::Read { upto: 6 }];
-        assert_eq!(due(&mut session, 0), reads);
-        assert_eq!(due(&mut session, 1), []);
+        assert_eq!(due(&mut session, 10), [&[Up::Ack { upto: 6 }][..], &reads].concat());
+        assert_eq!(due(&mut session, 20), []);
         session.lost();
         session.hello(secs(0));
-        assert_eq!(due(&mut session, 2), [], "not before the welcome");
+        assert_eq!(due(&mut session, 20), [], "not before the welcome");
         welcome(&mut session, "l", None);
-        assert_eq!(due(&mut session, 3), reads);
+        assert_eq!(due(&mut session, 30), reads);
     }
 
     #[test]
@@ -498,7 +502,7 @@ mod tests {
         welcome(&mut session, "l", None);
         offer(&mut session, entry(4, "a~b"));
         session.acknowledge(4, secs(0));
-        session.read(&entry(4, "a~b"));
+        session.read(&entry(4, "a~b"), secs(0));
         let frames = vec![Up::Ack { upto: 4 }, Up::Read { upto: 4 }, Up::Ping];
         assert_eq!(session.farewell(), Some((frames, 1)));
     }
