@@ -1,8 +1,10 @@
-//! What can be asked over HTTP: where devices are and were, what matched, and how far everything has come.
+//! What can be asked over HTTP: where devices are and were, what matched, what was said, and how far everything has
+//! come.
 //!
 //! The answers come from the read models, which follow the log at a short distance; only the status asks the log
 //! itself. While Postgres is away, all but the status are refused with `postgres_unavailable`.
 
+mod conversations;
 mod devices;
 mod matches;
 mod page;
@@ -64,11 +66,13 @@ impl FromRef<Reads> for Auth {
     }
 }
 
-/// The routes: `GET /v1/devices/{id}/position`, `/v1/devices/{id}/track`, `/v1/matches` and `/v1/status`.
+/// The routes: `GET /v1/devices/{id}/position`, `/v1/devices/{id}/track`, `/v1/matches`,
+/// `/v1/conversations/{id}/messages` and `/v1/status`.
 pub fn router(reads: Reads) -> Router {
     Router::new()
         .route("/v1/devices/{id}/position", get(devices::position))
         .route("/v1/devices/{id}/track", get(devices::track))
+        .route("/v1/conversations/{id}/messages", get(conversations::messages))
         .route("/v1/matches", get(matches::list))
         .route("/v1/status", get(status::show))
         .with_state(reads)
@@ -81,6 +85,11 @@ enum Error {
     Postgres(#[from] postgres::Error),
     #[error("the log did not answer")]
     Broker(#[from] broker::Error),
+    #[error("what is kept of message {number} is no message: empty the read models so that they are rebuilt")]
+    Entry {
+        /// The message's number.
+        number: i64,
+    },
 }
 
 impl From<tokio_postgres::Error> for Error {
@@ -94,7 +103,7 @@ impl From<Error> for Problem {
         let away = match &error {
             Error::Postgres(source) if source.passes() => &POSTGRES_UNAVAILABLE,
             Error::Broker(broker::Error::Unavailable { .. }) => &LOG_UNAVAILABLE,
-            Error::Postgres(_) | Error::Broker(_) => {
+            Error::Postgres(_) | Error::Broker(_) | Error::Entry { .. } => {
                 tracing::error!(error = %Chain(&error), "a read failed");
                 return Self::new(&codes::INTERNAL);
             }

@@ -9,9 +9,14 @@ const ITEMS: (u32, u32) = (1_000, 10_000);
 
 /// How many items a page holds.
 pub(super) fn limit(asked: Option<u32>) -> Result<usize, Problem> {
-    match asked.unwrap_or(ITEMS.0) {
-        items if (1..=ITEMS.1).contains(&items) => Ok(items as usize),
-        _ => Err(Problem::new(&codes::BAD_REQUEST).detail(format!("limit is 1 to {}", ITEMS.1))),
+    limit_of(asked, ITEMS)
+}
+
+/// How many items a page holds, where it is so many when nothing is said, and so many at most.
+pub(super) fn limit_of(asked: Option<u32>, (usual, max): (u32, u32)) -> Result<usize, Problem> {
+    match asked.unwrap_or(usual) {
+        items if (1..=max).contains(&items) => Ok(items as usize),
+        _ => Err(Problem::new(&codes::BAD_REQUEST).detail(format!("limit is 1 to {max}"))),
     }
 }
 

@@ -14,13 +14,14 @@ use waypost_runtime::{
     postgres::Pool,
 };
 use waypost_schemas::{
+    event::{MessageSent, ReceiptKind},
     id::UserId,
     topic::{Topic, TopicPartition},
 };
 
 use crate::{
     postgres::{Postgres, settings},
-    world::{KEYED, Running, World, after_s, day, entering, fix, told, until, until_projected},
+    world::{KEYED, Running, World, after_s, day, entering, fix, saying, told, until, until_projected},
 };
 
 /// The routes, served; dropped, they end.
@@ -183,6 +184,96 @@ async fn matches_come_in_the_order_of_their_fixes_whatever_the_page() {
     assert!(first["cause"].as_str().unwrap().starts_with("positions/0/"), "{first}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_is_read_by_its_members_newest_first_with_its_marks() {
+    let Some(postgres) = Postgres::start() else { return };
+    let (mut world, pool) = (World::new(), postgres.pool().await);
+    let mut numbers = Vec::new();
+    for (from, to, body) in [
+        ("ann", "bob", &b"hallo"[..]),
+        ("bob", "ann", b"\xff\x00"),
+        ("bob", "ann", b"a\0b"),
+        ("ann", "bob", b"bye"),
+    ] {
+        let message = MessageSent { reply_to: numbers.last().copied(), ..saying(from, to, body) };
+        numbers.push(world.say(&message).offset);
+    }
+    world.say(&saying("ann", "ann", b"note"));
+    world.receipt("bob", "ann", ReceiptKind::Delivered, numbers[3]);
+    world.receipt("bob", "ann", ReceiptKind::Read, numbers[0]);
+    world.receipt("ann", "bob", ReceiptKind::Delivered, numbers[1]);
+    let running = Running::start(&world, "processor-1", &pool);
+    until_projected(&world, &pool).await;
+    let served = Served::start(&world, &pool, running.heads.clone()).await;
+
+    let path = "/v1/conversations/ann~bob/messages";
+    let page = served.ok("bob", path).await;
+    assert_eq!(page, served.ok("ann", path).await);
+    let message = |n: usize, from: &str, body: &str, delivered: &[&str], read: &[&str]| {
+        json!({"number": numbers[n], "sender": from, "device": "phone", "at": "2026-03-01T00:00:00Z",
+            "id": "019b7600-0000-7000-8000-000000000001", "content_type": "text/plain", "body": body,
+            "reply_to": n.checked_sub(1).map(|n| numbers[n]), "delivered": delivered, "read": read})
+    };
+    let mut oldest = message(0, "ann", "hallo", &["bob"], &["bob"]);
+    oldest.as_object_mut().unwrap().remove("reply_to");
+    let mut bytes = message(1, "bob", "/wA=", &["ann"], &[]);
+    bytes["base64"] = json!(true);
+    let all = [message(3, "ann", "bye", &["bob"], &[]), message(2, "bob", "a\0b", &[], &[]), bytes, oldest];
+    assert_eq!(page, json!({"messages": all, "next": null}));
+
+    for limit in [1, 2, 3, 4, 5] {
+        let (mut paged, mut before) = (Vec::new(), String::new());
+        loop {
+            let mut page = served.ok("ann", &format!("{path}?limit={limit}{before}")).await;
+            paged.append(page["messages"].as_array_mut().unwrap());
+            match page["next"].as_i64() {
+                Some(next) => before = format!("&before={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(paged, all, "{limit}");
+    }
+    let notes = served.ok("ann", "/v1/conversations/ann~ann/messages").await;
+    assert_eq!(notes["messages"].as_array().unwrap().len(), 1);
+    let none = json!({"messages": [], "next": null});
+    assert_eq!(served.ok("cid", "/v1/conversations/bob~cid/messages").await, none);
+    assert_eq!(served.ok("ann", &format!("{path}?before={}", numbers[0])).await, none);
+
+    for (user, path, status, code) in [
+        ("cid", path, 403, "forbidden"),
+        ("op", path, 403, "forbidden"),
+        ("cid", "/v1/conversations/nobody~noone/messages", 403, "forbidden"),
+        ("ann", "/v1/conversations/ann/messages", 400, "bad_request"),
+        ("ann", "/v1/conversations/bob~ann/messages", 400, "bad_request"),
+        ("ann", "/v1/conversations/ann~bob/messages?limit=0", 400, "bad_request"),
+        ("ann", "/v1/conversations/ann~bob/messages?limit=1001", 400, "bad_request"),
+        ("ann", "/v1/conversations/ann~bob/messages?before=x", 400, "bad_request"),
+        ("ann", "/v1/conversations/ann~bob/messages?after=1", 400, "bad_request"),
+    ] {
+        let (found, problem) = served.get(user, path).await;
+        assert_eq!((found.as_u16(), &problem["code"]), (status, &json!(code)), "{user} {path}: {problem}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_large_messages_ends_early_and_says_where_the_next_begins() {
+    let Some(postgres) = Postgres::start() else { return };
+    let (mut world, pool) = (World::new(), postgres.pool().await);
+    for _ in 0..40 {
+        world.say(&saying("ann", "bob", &[b'x'; 64 << 10]));
+    }
+    let running = Running::start(&world, "processor-1", &pool);
+    until_projected(&world, &pool).await;
+    let served = Served::start(&world, &pool, running.heads.clone()).await;
+    let (mut pages, mut before) = (Vec::new(), i64::MAX);
+    while pages.iter().sum::<usize>() < 40 {
+        let page = served.ok("ann", &format!("/v1/conversations/ann~bob/messages?before={before}")).await;
+        pages.push(page["messages"].as_array().unwrap().len());
+        before = page["next"].as_i64().unwrap_or(-1);
+    }
+    assert_eq!((pages, before), (vec![16, 16, 8], -1));
+}
+
 fn partition_of(key: &str) -> i32 {
     waypost_schemas::partition::of(key.as_bytes(), KEYED)
 }
@@ -240,8 +331,13 @@ async fn while_postgres_is_away_reads_say_so_and_the_status_says_the_rest() {
     let served = Served::start(&world, &pool, Heads::default()).await;
     served.ok("op", "/v1/matches").await;
     postgres.stop("immediate");
-    for path in ["/v1/matches", "/v1/devices/ann/position", "/v1/devices/ann/track"] {
-        let (status, problem) = served.get("op", path).await;
+    for (user, path) in [
+        ("op", "/v1/matches"),
+        ("op", "/v1/devices/ann/position"),
+        ("op", "/v1/devices/ann/track"),
+        ("ann", "/v1/conversations/ann~bob/messages"),
+    ] {
+        let (status, problem) = served.get(user, path).await;
         assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("postgres_unavailable")), "{problem}");
         assert!(problem["retry_after"].is_number(), "{problem}");
     }
