@@ -1,11 +1,11 @@
-//! Where a device is, and where it was.
+//! Where devices are, and where they were.
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use waypost_runtime::{
-    auth::Identity,
+    auth::{Identity, Operator},
     http::{Path, Problem, Query, codes},
 };
 use waypost_schemas::{cause::Position, id::DeviceId, time::Micros, topic::Topic};
@@ -14,6 +14,9 @@ use super::{Error, Reads, page};
 
 const POSITION: &str = "SELECT at_us, lat, lon, accuracy_m, speed_mps, heading_deg, altitude_m, attributes::text, \
     append_us, partition, \"offset\", false FROM waypost.positions WHERE device = $1";
+
+const POSITIONS: &str = "SELECT at_us, lat, lon, accuracy_m, speed_mps, heading_deg, altitude_m, attributes::text, \
+    append_us, partition, \"offset\", false, device FROM waypost.positions WHERE device > $1 ORDER BY device LIMIT $2";
 
 /// Of several places at one device time the first in the log is the fix, and the others are in conflict with it.
 const TRACK: &str = "SELECT at_us, lat, lon, accuracy_m, speed_mps, heading_deg, altitude_m, attributes::text, \
@@ -93,6 +96,53 @@ async fn newest(reads: &Reads, device: &DeviceId) -> Result<Option<Fix>, Error> 
     let client = reads.pool.get().await?;
     let row = client.query_opt(&client.prepare_cached(POSITION).await?, &[&device.as_str()]).await?;
     Ok(row.map(|row| Fix::read(&row)).transpose()?)
+}
+
+/// Which devices: those behind `after` in byte order.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+/// A device that has reported.
+#[derive(Debug, Serialize)]
+pub(super) struct There {
+    device: String,
+    #[serde(flatten)]
+    fix: Fix,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Devices {
+    devices: Vec<There>,
+    next: Option<String>,
+}
+
+/// All devices that have reported, with their newest fixes, for an operator.
+pub(super) async fn list(
+    State(reads): State<Reads>,
+    _: Operator,
+    Query(which): Query<Which>,
+) -> Result<Json<Devices>, Problem> {
+    let limit = page::limit(which.limit)?;
+    let after = match which.after {
+        None => String::new(),
+        Some(text) => DeviceId::new(text).map_err(|_| page::not_ours())?.to_string(),
+    };
+    let mut devices = positions(&reads, &after, limit).await?;
+    let more = page::cut(&mut devices, limit);
+    let next = devices.last().filter(|_| more).map(|last| last.device.clone());
+    Ok(Json(Devices { devices, next }))
+}
+
+async fn positions(reads: &Reads, after: &str, limit: usize) -> Result<Vec<There>, Error> {
+    let client = reads.pool.get().await?;
+    let statement = client.prepare_cached(POSITIONS).await?;
+    let rows = client.query(&statement, &[&after, &(limit as i64 + 1)]).await?;
+    let there = |row: &Row| Ok(There { device: row.try_get(12)?, fix: Fix::read(row)? });
+    Ok(rows.iter().map(there).collect::<Result<_, tokio_postgres::Error>>()?)
 }
 
 /// Which part of a track: `from` (with it) to `to` (without it), in RFC 3339.

@@ -66,10 +66,11 @@ impl FromRef<Reads> for Auth {
     }
 }
 
-/// The routes: `GET /v1/devices/{id}/position`, `/v1/devices/{id}/track`, `/v1/matches`,
+/// The routes: `GET /v1/devices`, `/v1/devices/{id}/position`, `/v1/devices/{id}/track`, `/v1/matches`,
 /// `/v1/conversations/{id}/messages` and `/v1/status`.
 pub fn router(reads: Reads) -> Router {
     Router::new()
+        .route("/v1/devices", get(devices::list))
         .route("/v1/devices/{id}/position", get(devices::position))
         .route("/v1/devices/{id}/track", get(devices::track))
         .route("/v1/conversations/{id}/messages", get(conversations::messages))

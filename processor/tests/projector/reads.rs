@@ -93,6 +93,9 @@ async fn where_a_device_is_and_was_can_be_asked_by_its_user_and_by_operators() {
     let mut other = fix("ann/phone", 2, 11.0, 50.0);
     other.attributes = [("fuel".to_owned(), "12".to_owned())].into();
     let conflict = world.report(&other);
+    for device in ["ann/watch", "bob"] {
+        world.report(&fix(device, 1, 10.0, 50.0));
+    }
     let running = Running::start(&world, "processor-1", &pool);
     until_projected(&world, &pool).await;
     let served = Served::start(&world, &pool, running.heads.clone()).await;
@@ -106,6 +109,12 @@ async fn where_a_device_is_and_was_can_be_asked_by_its_user_and_by_operators() {
             "appended": "2026-03-01T00:00:00Z", "position": format!("positions/{partition}/3"),
         })
     );
+
+    for limit in [1, 2, 3, 100] {
+        let devices = served.all(&format!("/v1/devices?limit={limit}"), "devices").await;
+        assert_eq!(texts(&devices, "device"), ["ann/phone", "ann/watch", "bob"], "{limit}");
+        assert_eq!(devices[0], here);
+    }
 
     let seconds = |fixes: &[Value]| -> Vec<(String, bool)> {
         let second = |fix: &Value| fix["at"].as_str().unwrap()[17..19].to_owned();
@@ -125,9 +134,11 @@ async fn where_a_device_is_and_was_can_be_asked_by_its_user_and_by_operators() {
     assert_eq!(part["fixes"][1]["attributes"], json!({"fuel": "12"}));
 
     for (user, path, status, code) in [
+        ("ann", "/v1/devices", 403, "forbidden"),
+        ("op", "/v1/devices?after=a%20b", 400, "bad_request"),
         ("bob", "/v1/devices/ann%2Fphone/position", 403, "forbidden"),
         ("bob", "/v1/devices/ann%2Fphone/track", 403, "forbidden"),
-        ("bob", "/v1/devices/bob/position", 404, "not_found"),
+        ("eve", "/v1/devices/eve/position", 404, "not_found"),
         ("op", "/v1/devices/nobody/position", 404, "not_found"),
         ("op", "/v1/devices/a%20b/position", 400, "bad_request"),
         ("op", "/v1/devices/ann%2Fphone/track?limit=0", 400, "bad_request"),
@@ -333,6 +344,7 @@ async fn while_postgres_is_away_reads_say_so_and_the_status_says_the_rest() {
     postgres.stop("immediate");
     for (user, path) in [
         ("op", "/v1/matches"),
+        ("op", "/v1/devices"),
         ("op", "/v1/devices/ann/position"),
         ("op", "/v1/devices/ann/track"),
         ("ann", "/v1/conversations/ann~bob/messages"),
