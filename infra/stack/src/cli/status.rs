@@ -11,10 +11,17 @@ use crate::client::{self, Client};
 /// How the projector is called in tables and sentences.
 const PROJECTOR: &str = "projector";
 
-/// Show how far machines and projector have come on every partition
+/// Show how far machines and projector have come
+///
+/// Partitions are listed where a reader does not stand at the end.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  waypost status\n  waypost status --json | jq .idle")]
+#[command(
+    after_help = "Example:\n  waypost status\n  waypost status --all\n  waypost status --json | jq .idle"
+)]
 pub(super) struct Args {
+    /// List every partition
+    #[arg(long)]
+    all: bool,
     /// Write the stack's own document
     #[arg(long)]
     json: bool,
@@ -151,6 +158,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let rows: Vec<[String; 6]> = status
         .reaches()
         .iter()
+        .filter(|reach| args.all || reach.differs())
         .map(|reach| {
             [
                 reach.reader.to_owned(),
@@ -162,8 +170,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             ]
         })
         .collect();
-    output::table(["READER", "TOPIC", "PARTITION", "NEXT", "END", "LAG"], &rows)?;
-    output::line(&format!("\n{}", status.summary()))?;
+    if !rows.is_empty() {
+        output::table(["READER", "TOPIC", "PARTITION", "NEXT", "END", "LAG"], &rows)?;
+        output::line("")?;
+    }
+    output::line(&status.summary())?;
     Ok(ExitCode::SUCCESS)
 }
 
