@@ -15,6 +15,8 @@ mod rings;
 mod rule;
 
 #[cfg(test)]
+mod frame_tests;
+#[cfg(test)]
 mod tests;
 
 pub use frame::{Frame, FrameRefusal, frame};

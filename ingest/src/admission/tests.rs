@@ -225,7 +225,8 @@ fn bad_rules() -> Vec<(String, Code, &'static str)> {
 }
 
 /// Codes that admission does not give: they need a log.
-const OF_THE_LOG: [Code; 3] = [Code::RecordTooLarge, Code::RegistryBehind, Code::LogUnavailable];
+const OF_THE_LOG: [Code; 4] =
+    [Code::AckBeyondEnd, Code::RecordTooLarge, Code::RegistryBehind, Code::LogUnavailable];
 
 fn check<T>(cases: Vec<(String, Code, &str)>, admit: impl Fn(&str) -> Result<T, Refusal>) -> BTreeSet<Code> {
     let mut reached = BTreeSet::new();
@@ -244,6 +245,7 @@ fn every_refusal_has_its_code_and_names_the_place() {
     let mut reached = check(bad_reports(), |body| report_of(body, false));
     reached.extend(check(bad_zones(), zone_of));
     reached.extend(check(bad_rules(), rule_of));
+    reached.extend(frame_tests::refusals());
     reached.extend(OF_THE_LOG);
     let missing: Vec<_> = Code::ALL.iter().filter(|c| !reached.contains(c)).collect();
     assert!(missing.is_empty(), "no case reaches {missing:?}");

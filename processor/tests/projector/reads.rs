@@ -271,7 +271,7 @@ async fn a_page_of_large_messages_ends_early_and_says_where_the_next_begins() {
     let Some(postgres) = Postgres::start() else { return };
     let (mut world, pool) = (World::new(), postgres.pool().await);
     for _ in 0..40 {
-        world.say(&saying("ann", "bob", &[b'x'; 64 << 10]));
+        world.say(&saying("ann", "bob", &vec![b'x'; 64 << 10]));
     }
     let running = Running::start(&world, "processor-1", &pool);
     until_projected(&world, &pool).await;
