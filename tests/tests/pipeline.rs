@@ -150,7 +150,8 @@ fn kafka_postgres_and_the_whole_stack_are_killed_and_then_the_state_is_thrown_aw
     signal(stack.pid_of("kafka").unwrap(), "KILL").unwrap();
     sleep(Duration::from_secs(10));
     // Postgres' own fast shutdown.
-    signal(stack.pid_of("postgres").unwrap(), "INT").unwrap();
+    let postgres = stack.pid_of("postgres").unwrap_or_else(|error| panic!("{error}: {}", up.log()));
+    signal(postgres, "INT").unwrap();
     sleep(Duration::from_secs(6));
     up.kill().unwrap();
     let mut up = stack.up(&["--listen", &port]).unwrap();
@@ -160,7 +161,8 @@ fn kafka_postgres_and_the_whole_stack_are_killed_and_then_the_state_is_thrown_aw
     is_calm(&up);
 
     drop_store(&stack);
-    fs::remove_dir_all(stack.data().join("snapshots")).unwrap();
+    let removed = fs::remove_dir_all(stack.data().join("snapshots"));
+    removed.unwrap_or_else(|error| panic!("{error}: no snapshots were kept: {}", up.log()));
     let mut up = stack.up(&["--listen", &port]).unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected, "rebuilt from the log alone");
     up.stop().unwrap();
