@@ -36,7 +36,7 @@ impl Id for DeviceId {
 }
 
 /// What is kept of an id.
-pub(crate) trait Kept: Default {
+pub(crate) trait Kept: Sized {
     /// Appends its bytes, the same for equal states.
     fn write(&self, out: &mut Vec<u8>);
     /// Takes its bytes from the front; `None` where they are none that `write` makes.
@@ -47,11 +47,12 @@ pub(crate) trait Kept: Default {
 #[derive(Debug)]
 pub(crate) struct Shards<K, V>(Vec<Shard<K, V>>);
 
+/// The state of one chunk.
 #[derive(Debug)]
-struct Shard<K, V> {
-    kept: HashMap<K, V>,
-    /// Whether something changed since the chunk was last written.
-    changed: bool,
+pub(crate) struct Shard<K, V> {
+    pub(crate) kept: HashMap<K, V>,
+    /// Whether something changed since the chunk was last written; who changes it says so.
+    pub(crate) changed: bool,
 }
 
 impl<K: Id, V: Kept> Default for Shards<K, V> {
@@ -61,9 +62,17 @@ impl<K: Id, V: Kept> Default for Shards<K, V> {
 }
 
 impl<K: Id, V: Kept> Shards<K, V> {
+    /// The state among which an id's is.
+    pub(crate) fn shard_of(&mut self, id: &K) -> &mut Shard<K, V> {
+        &mut self.0[chunk_of(id)]
+    }
+
     /// What is kept of an id, to be changed; new where nothing was.
-    pub(crate) fn change(&mut self, id: &K) -> &mut V {
-        let shard = &mut self.0[chunk_of(id)];
+    pub(crate) fn change(&mut self, id: &K) -> &mut V
+    where
+        V: Default,
+    {
+        let shard = self.shard_of(id);
         shard.changed = true;
         if !shard.kept.contains_key(id) {
             shard.kept.insert(id.clone(), V::default());
@@ -155,15 +164,25 @@ impl<'a> Bytes<'a> {
         self.0 = rest;
         Some(*taken)
     }
+    /// The next bytes, as many as are asked for.
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
     /// A text behind its length.
     pub(crate) fn text(&mut self) -> Option<&'a str> {
         let length = self.array::<1>()?[0];
-        let (taken, rest) = self.0.split_at_checked(usize::from(length))?;
-        self.0 = rest;
-        std::str::from_utf8(taken).ok()
+        std::str::from_utf8(self.take(usize::from(length))?).ok()
     }
     pub(crate) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
+    }
+    pub(crate) fn i64(&mut self) -> Option<i64> {
+        self.array().map(i64::from_le_bytes)
+    }
+    pub(crate) fn f64(&mut self) -> Option<f64> {
+        self.array().map(f64::from_le_bytes)
     }
 }
 

@@ -61,14 +61,14 @@ impl Machine for SpatialMachine {
 
     fn apply(&mut self, input: Input<'_>, effects: &mut Effects) -> Result<(), Unfit> {
         let fix = fit(input.event)?;
-        let group = self.devices.group_of(&fix.device);
-        let before = group.devices.get_mut(&fix.device);
+        let shard = self.devices.shard_of(&fix.device);
+        let before = shard.kept.get_mut(&fix.device);
         let late = before.as_ref().is_some_and(|device| fix.at_us <= device.newest.at_us);
         if late || is_ahead(fix, input.append) {
             return Ok(());
         }
         self.view.find(Place { lon: fix.lon, lat: fix.lat }, &mut self.inside);
-        group.changed = true;
+        shard.changed = true;
         match before {
             Some(device) if *device.inside == self.inside[..] => {
                 device.newest = fix.fix();
@@ -78,7 +78,7 @@ impl Machine for SpatialMachine {
                 derive(&self.view, input, fix, before.as_deref(), &self.inside, effects);
                 let inside = self.inside.as_slice().into();
                 let after = Device { newest: fix.fix(), registry: input.registry, inside };
-                group.devices.insert(fix.device.clone(), after);
+                shard.kept.insert(fix.device.clone(), after);
             }
         }
         Ok(())
