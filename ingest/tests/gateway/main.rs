@@ -1,5 +1,6 @@
 //! The gateway through a real listener, on the broker's deterministic twin.
 
+mod messages;
 mod node;
 
 use std::time::Duration;

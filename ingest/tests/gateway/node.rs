@@ -128,6 +128,31 @@ impl Node {
         self.keys.mint(&Claims { user, device, role }, self.clock.now()).unwrap().token
     }
 
+    /// Tokens of the device that are not to be taken, with what they are refused with: unsigned, with another's
+    /// signature, and of long ago.
+    pub(crate) fn forged(&self) -> Vec<(String, &'static str)> {
+        // {"alg":"none","typ":"JWT"}
+        const UNSIGNED: &str = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
+        let [head, claims, signature] = self.device.split('.').collect::<Vec<_>>()[..] else {
+            panic!("a token has three parts")
+        };
+        let foreign = Keys::from_seed(&[8; 32], &defaults().auth).unwrap();
+        let who = || Claims {
+            user: UserId::new("depot").unwrap(),
+            device: Some(DeviceName::new("van-7").unwrap()),
+            role: Role::Device,
+        };
+        let foreign = foreign.mint(&who(), self.clock.now()).unwrap().token;
+        let foreign_signature = foreign.rsplit('.').next().unwrap();
+        vec![
+            (format!("{UNSIGNED}.{claims}."), "token_bad"),
+            (format!("{UNSIGNED}.{claims}.{signature}"), "token_bad"),
+            (format!("{head}.{claims}.{foreign_signature}"), "token_bad"),
+            (foreign, "token_bad"),
+            (self.keys.mint(&who(), Micros(0)).unwrap().token, "token_expired"),
+        ]
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str, token: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base)).bearer_auth(token)
     }

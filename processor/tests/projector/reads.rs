@@ -16,6 +16,7 @@ use waypost_runtime::{
 use waypost_schemas::{
     event::{MessageSent, ReceiptKind},
     id::UserId,
+    time::Micros,
     topic::{Topic, TopicPartition},
 };
 
@@ -53,7 +54,11 @@ impl Served {
     async fn get(&self, user: &str, path: &str) -> (StatusCode, Value) {
         let role = if user == "op" { Role::Operator } else { Role::Device };
         let claims = Claims { user: UserId::new(user).unwrap(), device: None, role };
-        let token = self.auth.keys.mint(&claims, day()).unwrap().token;
+        self.get_by(&self.auth.keys.mint(&claims, day()).unwrap().token, path).await
+    }
+
+    /// Asks by a token.
+    async fn get_by(&self, token: &str, path: &str) -> (StatusCode, Value) {
         let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(token);
         let response = request.timeout(Duration::from_secs(30)).send().await.unwrap();
         (response.status(), response.json().await.unwrap())
@@ -246,6 +251,19 @@ async fn a_conversation_is_read_by_its_members_newest_first_with_its_marks() {
     }
     let notes = served.ok("ann", "/v1/conversations/ann~ann/messages").await;
     assert_eq!(notes["messages"].as_array().unwrap().len(), 1);
+    let claims = Claims { user: UserId::new("ann").unwrap(), device: None, role: Role::Device };
+    let good = served.auth.keys.mint(&claims, day()).unwrap().token;
+    let parts: Vec<&str> = good.split('.').collect();
+    let foreign = Keys::from_seed(&[8; 32], &settings().auth).unwrap().mint(&claims, day()).unwrap().token;
+    // {"alg":"none","typ":"JWT"}
+    let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{}.", parts[1]);
+    let expired = served.auth.keys.mint(&claims, Micros(0)).unwrap().token;
+    for (token, code) in [(foreign, "token_bad"), (unsigned, "token_bad"), (expired, "token_expired")] {
+        let (found, problem) = served.get_by(&token, path).await;
+        assert_eq!((found.as_u16(), &problem["code"]), (401, &json!(code)));
+    }
+    assert_eq!(served.get_by(&good, path).await.0, StatusCode::OK);
+
     let none = json!({"messages": [], "next": null});
     assert_eq!(served.ok("cid", "/v1/conversations/bob~cid/messages").await, none);
     assert_eq!(served.ok("ann", &format!("{path}?before={}", numbers[0])).await, none);

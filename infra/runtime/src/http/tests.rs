@@ -142,6 +142,42 @@ async fn a_client_that_sends_slowly_is_let_go() {
 }
 
 #[tokio::test]
+async fn a_head_that_comes_byte_by_byte_gives_its_place_to_the_next() {
+    let server = Server::start(router(), Limits { connections_max: 1, ..short(limits()) }).await;
+    let mut drips = server.connect().await;
+    let handshake = "GET /zones/a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n";
+    let drip = async {
+        drips.write_all(handshake.as_bytes()).await.unwrap();
+        // Each byte is progress, and none of them buys time.
+        while drips.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let next = async {
+        let answer = timeout(PATIENCE, server.get("/zones/a", "")).await;
+        assert_eq!(answer.expect("the place should become free").status, 200);
+    };
+    tokio::select! {
+        () = next => {}
+        () = async { drip.await; std::future::pending().await } => {}
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_headers_are_refused_and_the_server_goes_on() {
+    let server = Server::start(router(), limits()).await;
+    let mut stream = server.connect().await;
+    let head: String = (0..10_000).map(|i| format!("x-{i}: 1\r\n")).collect();
+    // The server need not read all of it.
+    let _ = stream.write_all(format!("GET /zones/a HTTP/1.1\r\nhost: x\r\n{head}\r\n").as_bytes()).await;
+    let mut answered = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answered)).await.expect("the server should close");
+    let answered = String::from_utf8(answered).unwrap();
+    assert!(answered.is_empty() || answered.starts_with("HTTP/1.1 431"), "{answered}");
+    assert_eq!(server.get("/zones/a", "").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_gives_its_place_to_the_next() {
     let server = Server::start(router(), Limits { connections_max: 1, ..short(limits()) }).await;
     let mut deaf = server.connect().await;
