@@ -13,7 +13,7 @@ fn root() -> PathBuf {
 fn sources() -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut left: Vec<PathBuf> =
-        ["schemas", "infra", "ingest", "processor", "tests"].map(|d| root().join(d)).into();
+        ["schemas", "infra", "ingest", "delivery", "processor", "tests"].map(|d| root().join(d)).into();
     while let Some(dir) = left.pop() {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -46,6 +46,7 @@ fn a_library_is_named_only_where_it_belongs() {
         (
             "tokio_postgres::",
             &[
+                "delivery/src/catchup/",
                 "infra/runtime/src/postgres/",
                 "processor/src/projector/",
                 "processor/src/reads/",
@@ -81,8 +82,9 @@ fn crates_point_only_along_the_arrows() {
         ("schemas", &[][..]),
         ("infra/runtime", &["schemas"]),
         ("ingest", &["schemas", "runtime"]),
+        ("delivery", &["schemas", "runtime", "ingest"]),
         ("processor", &["schemas", "runtime"]),
-        ("infra/stack", &["schemas", "runtime", "ingest", "processor"]),
+        ("infra/stack", &["schemas", "runtime", "ingest", "delivery", "processor"]),
     ] {
         let text = fs::read_to_string(root().join(manifest).join("Cargo.toml")).unwrap();
         for line in text.lines().filter(|l| l.starts_with("waypost-")) {
