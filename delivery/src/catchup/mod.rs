@@ -5,8 +5,16 @@
 pub mod memory;
 mod postgres;
 
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
-use waypost_runtime::{broker::Boxed, postgres as pg};
+use tokio::sync::{Semaphore, watch};
+use waypost_runtime::{
+    broker::Boxed,
+    health::{Health, Reporter},
+    postgres as pg,
+    telemetry::Chain,
+};
 use waypost_schemas::{
     cause::SeqMap,
     id::{DeviceName, UserId},
@@ -124,4 +132,81 @@ pub trait Store: Send + Sync {
 
     /// Up to where a device has acknowledged.
     fn reached<'a>(&'a self, of: Mailbox<'a>, device: &'a DeviceName) -> Boxed<'a, Result<Reached, Error>>;
+}
+
+/// The read models, and whether they are away.
+pub(crate) struct Catchup {
+    store: Arc<dyn Store>,
+    reporter: Reporter,
+    away: watch::Sender<bool>,
+    /// As many questions as may be under way: more wait here, and not where waiting for long is taken for an outage.
+    questions: Semaphore,
+}
+
+/// How often read models that are away are asked whether they are back.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+impl Catchup {
+    pub(crate) fn new(store: Arc<dyn Store>, questions_max: usize, health: &Health) -> Self {
+        let reporter = health.check("delivery", "the read models were not asked yet");
+        Self { store, reporter, away: watch::Sender::new(true), questions: Semaphore::new(questions_max) }
+    }
+
+    /// Asks while they are away, so that it is known when they are back.
+    pub(crate) async fn watch(&self) {
+        let mut away = self.away.subscribe();
+        loop {
+            // The sender is held here.
+            let _ = away.wait_for(|away| *away).await;
+            if let Err(error) = self.projected(0).await {
+                if !error.passes() {
+                    return tracing::error!(error = %Chain(&error), "the read models refuse to be read");
+                }
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        }
+    }
+
+    pub(crate) async fn projected(&self, partition: i32) -> Result<Projected, Error> {
+        let _question = self.questions.acquire().await;
+        self.note(self.store.projected(partition).await)
+    }
+
+    pub(crate) async fn page(
+        &self,
+        of: Mailbox<'_>,
+        after: i64,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<Page, Error> {
+        let _question = self.questions.acquire().await;
+        self.note(self.store.page(of, after, entries_max, bytes_max).await)
+    }
+
+    pub(crate) async fn newest(&self, of: Mailbox<'_>, entries_max: usize) -> Result<Newest, Error> {
+        let _question = self.questions.acquire().await;
+        self.note(self.store.newest(of, entries_max).await)
+    }
+
+    pub(crate) async fn reached(&self, of: Mailbox<'_>, device: &DeviceName) -> Result<Reached, Error> {
+        let _question = self.questions.acquire().await;
+        self.note(self.store.reached(of, device).await)
+    }
+
+    fn note<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        match &answer {
+            Ok(_) => {
+                self.away.send_if_modified(std::mem::take);
+                self.reporter.ready();
+            }
+            Err(error) if error.passes() => {
+                if self.away.send_if_modified(|away| !std::mem::replace(away, true)) {
+                    tracing::warn!(error = %Chain(error), "the read models are away: devices that were away wait");
+                }
+                self.reporter.not_ready("the read models are away: devices that were away wait");
+            }
+            Err(_) => self.reporter.not_ready("the read models refuse to be read"),
+        }
+        answer
+    }
 }

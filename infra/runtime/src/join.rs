@@ -100,6 +100,8 @@ pub fn adopt(settings: &mut Settings, addresses: Addresses) {
 pub struct Joined {
     /// The settings, with the stack's addresses.
     pub settings: Settings,
+    /// The stack's data directory.
+    pub data: DataDir,
     /// The log.
     pub broker: Arc<dyn Broker>,
     /// The store.
@@ -120,8 +122,14 @@ pub struct Joined {
 }
 
 impl Joined {
-    /// Joins; waits while the log is away. With `numbered`, no other process may have the same instance's number.
+    /// Joins; waits while the log is away. With `numbered`, no other processor may have the same instance's number.
     pub async fn open(request: Request, numbered: bool) -> Result<Self, Error> {
+        Self::open_as(request, numbered.then_some("processor")).await
+    }
+
+    /// Joins; waits while the log is away. Where a part is named, no other process of that part may have the same
+    /// instance's number.
+    pub async fn open_as(request: Request, numbered: Option<&str>) -> Result<Self, Error> {
         let mut settings = request.settings()?;
         let telemetry = telemetry::init(settings.log.format, &settings.log.filter)?;
         let lifecycle = Lifecycle::new();
@@ -129,7 +137,7 @@ impl Joined {
         let data = DataDir::existing(&settings.data_dir)?;
         data.root().clone_into(&mut settings.data_dir);
         adopt(&mut settings, Addresses::read(&data)?);
-        let lock = if numbered { Some(data.lock_instance(settings.instance)?) } else { None };
+        let lock = numbered.map(|part| data.lock_instance_of(part, settings.instance)).transpose()?;
         let keys = Arc::new(Keys::load_or_create(data.root(), &settings.auth)?);
         let address = settings.listen;
         let listener =
@@ -145,6 +153,7 @@ impl Joined {
         let (clock, health) = (Clock::system(), Health::default());
         Ok(Self {
             settings,
+            data,
             broker,
             pool,
             keys,

@@ -17,7 +17,7 @@ fn options(data_dir: &Path) -> Options {
         ("topics.partitions".to_owned(), "2".to_owned()),
     ]);
     let config = Config::load(&Sources { flags, ..Sources::default() }).expect("settings");
-    let parts = [Part::Ingest, Part::Processor].into();
+    let parts = Part::ALL.into();
     Options { settings: config.settings().clone(), environment: environment(), parts, join: false }
 }
 

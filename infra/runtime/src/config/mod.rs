@@ -12,7 +12,7 @@ mod value;
 
 pub use load::{Config, Error, Fault, Setting, Source, Sources, environment};
 pub use rows::{
-    Auth, Http, Ingest, Kafka, Log, Postgres, Processor, Projector, Row, Settings, Shutdown, Snapshots,
-    Topics,
+    Auth, Delivery, Http, Ingest, Kafka, Log, Postgres, Processor, Projector, Row, Settings, Shutdown,
+    Snapshots, Topics,
 };
 pub use value::{Properties, Secret, SecretUrl};

@@ -158,6 +158,28 @@ settings! {
         batch_wait: Duration = "projector.batch_ms", "100", MS, "ms", "How long a batch that is not full waits for more records.";
         connections_max: usize = "projector.connections_max", "3", 1..=1_000, "connections", "How many transactions it has under way at once, at most as many as there are connections.";
     }
+    /// How devices are served.
+    delivery: Delivery {
+        sessions_max: usize = "delivery.sessions_max", "10000", COUNT, "sessions", "How many connections of devices may be open; each is a file descriptor.";
+        hello_timeout: Duration = "delivery.hello_timeout_ms", "10000", MS, "ms", "How long a connection may take to say hello.";
+        begin_timeout: Duration = "delivery.begin_timeout_ms", "10000", MS, "ms", "How long it may take to find out where a device begins before it is told to come again.";
+        write_timeout: Duration = "delivery.write_timeout_ms", "10000", MS, "ms", "How long a device may read nothing of what is written to it.";
+        ack_timeout: Duration = "delivery.ack_timeout_ms", "30000", MS, "ms", "How long a device may acknowledge nothing of what it was offered.";
+        ack_interval: Duration = "delivery.ack_interval_ms", "100", MS, "ms", "How often a connection's acknowledgements are appended at most; the first after a pause at once.";
+        silence: Duration = "delivery.silence_ms", "120000", 1_000..=86_400_000, "ms", "How long nothing may be heard of a device before it is asked whether it is there; after as long again it is gone.";
+        window_entries_max: usize = "delivery.window_entries_max", "256", 1..=10_000, "entries", "How many entries may wait for a device's acknowledgement.";
+        window_bytes_max: usize = "delivery.window_bytes_max", "262144", BYTES, "bytes", "How many bytes of entries may wait for a device's acknowledgement; one larger entry passes alone.";
+        newest_entries: usize = "delivery.newest_entries", "100", 1..=10_000, "entries", "With how many of the newest entries a new device begins that says nothing else.";
+        appends_max: usize = "delivery.appends_max", "32", 1..=1_000, "appends", "How many appends of one connection may be on their way before no more of it is read.";
+        ring_entries_max: usize = "delivery.ring_entries_max", "20000", COUNT, "entries", "How many of a partition's newest entries a node keeps.";
+        ring_bytes_max: usize = "delivery.ring_bytes_max", "8388608", 1_048_576..=1_073_741_824, "bytes", "How many bytes of a partition's newest entries a node keeps.";
+        cursors_max: usize = "delivery.cursors_max", "10000", COUNT, "devices", "How many devices' cursors a node knows of a partition without the store.";
+        tail_linger: Duration = "delivery.tail_linger_ms", "60000", MS, "ms", "How long a partition is read on when its last user has gone.";
+        tail_keep: Duration = "delivery.tail_keep_ms", "5000", MS, "ms", "How often a node writes down how its tails stand, for a start while the store is away.";
+        catchups_max: usize = "delivery.catchups_max", "4", 1..=1_000, "questions", "How many questions to the store are under way at once; fewer than there are connections to it.";
+        retry_spread: Duration = "delivery.retry_spread_ms", "10000", 1_000..=3_600_000, "ms", "Over how long devices are spread that are told to come again.";
+        drain: Duration = "delivery.drain_ms", "3000", MS, "ms", "How long a connection that ends waits for what of it is on its way to the log.";
+    }
     /// When state is written down.
     snapshots: Snapshots {
         interval: Duration = "snapshots.interval_ms", "30000", MS, "ms", "How often a partition's state is written, at most; ten times what the last one cost is waited too.";

@@ -112,7 +112,12 @@ impl DataDir {
 
     /// What a processor instance keeps beside its snapshots: its lock.
     pub fn instance(&self, number: u32) -> PathBuf {
-        self.root.join("instances").join(format!("processor-{number}"))
+        self.instance_of("processor", number)
+    }
+
+    /// What an instance of a part keeps: its lock, and what it knows.
+    pub fn instance_of(&self, part: &str, number: u32) -> PathBuf {
+        self.root.join("instances").join(format!("{part}-{number}"))
     }
 
     /// Takes the lock of the whole directory.
@@ -122,7 +127,12 @@ impl DataDir {
 
     /// Takes the lock of one processor instance, whose directory is made where it is missing.
     pub fn lock_instance(&self, number: u32) -> Result<Lock, Error> {
-        let dir = self.instance(number);
+        self.lock_instance_of("processor", number)
+    }
+
+    /// Takes the lock of one instance of a part, whose directory is made where it is missing.
+    pub fn lock_instance_of(&self, part: &str, number: u32) -> Result<Lock, Error> {
+        let dir = self.instance_of(part, number);
         create_private(&dir)?;
         Lock::take(&dir)
     }

@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// Join the stack that runs in this data directory: use its Kafka, its Postgres and its keys
     #[arg(long, value_name = "DIR")]
     join: Option<String>,
-    /// Which processor this is; two that run at once have different numbers
+    /// Which processor or delivery node this is; two that run at once have different numbers
     #[arg(long, value_name = "N")]
     instance: Option<u32>,
     /// Say where everything is as one line of JSON
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     ];
     let settings = args.settings.load(flags)?.settings().clone();
     let telemetry = telemetry::init(settings.log.format, &settings.log.filter)?;
-    let parts = if args.only.is_empty() { vec![Part::Ingest, Part::Processor] } else { args.only };
+    let parts = if args.only.is_empty() { Part::ALL.to_vec() } else { args.only };
     let parts = parts.into_iter().collect::<BTreeSet<_>>();
     let options = Options { settings, environment: environment(), parts, join };
 

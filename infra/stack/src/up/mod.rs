@@ -1,5 +1,5 @@
-//! Everything in one process: the local broker and store where no address is given, ingest and processor, and one
-//! HTTP port. `waypost up`, the crates' own binaries and the tests start it by the same function, [`start`].
+//! Everything in one process: the local broker and store where no address is given, ingest, processor and delivery, and
+//! one HTTP port. `waypost up`, the crates' own binaries and the tests start it by the same function, [`start`].
 
 mod checks;
 mod foundation;
@@ -28,6 +28,13 @@ pub enum Part {
     Ingest,
     /// What folds the log, and fills the read models.
     Processor,
+    /// What serves devices.
+    Delivery,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 3] = [Self::Ingest, Self::Processor, Self::Delivery];
 }
 
 /// What a stack is started with.
@@ -58,6 +65,7 @@ pub struct Stack {
 /// The stages, in the order in which they stop.
 struct Stages {
     http: Tasks,
+    delivery: Tasks,
     ingest: Tasks,
     processor: Tasks,
     /// The connections to the store, which are closed before it ends.
@@ -69,9 +77,10 @@ struct Stages {
 impl Stages {
     fn new(lifecycle: &Lifecycle) -> Self {
         let http = Tasks::new(lifecycle);
+        let delivery = http.stage("delivery");
         let (ingest, processor) = (http.stage("ingest"), http.stage("processor"));
         let (pool, postgres, kafka) = (http.stage("pool"), http.stage("postgres"), http.stage("kafka"));
-        Self { http, ingest, processor, pool, postgres, kafka }
+        Self { http, delivery, ingest, processor, pool, postgres, kafka }
     }
 }
 
@@ -113,6 +122,9 @@ async fn build(
     }
     if parts.contains(&Part::Processor) {
         locks.push(data.lock_instance(settings.instance)?);
+    }
+    if parts.contains(&Part::Delivery) {
+        locks.push(data.lock_instance_of("delivery", settings.instance)?);
     }
     checks::descriptors()?;
     let listener = checks::listen(settings.listen).await?;
@@ -172,8 +184,8 @@ impl Stack {
         self.foundation.processes()
     }
 
-    /// Runs until a stop is asked for or something fails, then stops all in order: HTTP, ingest, processor, Postgres,
-    /// Kafka. A hard stop meanwhile ends all at once.
+    /// Runs until a stop is asked for or something fails, then stops all in order: HTTP, delivery, ingest, processor,
+    /// Postgres, Kafka. A hard stop meanwhile ends all at once.
     pub async fn wait(self) -> Outcome {
         let programs = if self.foundation.is_local() { LOCAL_STOP_WITHIN } else { std::time::Duration::ZERO };
         let outcome = self.tasks.wait(self.settings.shutdown.drain + programs).await;

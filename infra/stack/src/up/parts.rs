@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration}
 use anyhow::Context as _;
 use axum::Router;
 use tokio::net::TcpListener;
+use waypost_delivery::{Delivery, catchup::Postgres};
 use waypost_ingest::Ingest;
 use waypost_processor::{Processor, projector::Heads, reads};
 use waypost_runtime::{
@@ -58,8 +59,14 @@ pub(super) fn run(
         migrations(ground, stages);
     }
     let mut router = Router::new();
-    if parts.contains(&Part::Ingest) {
-        router = router.merge(ingest(ground, settings, &keys, stages)?);
+    if parts.contains(&Part::Ingest) || parts.contains(&Part::Delivery) {
+        let ingest = ingest(ground, settings, &keys, stages)?;
+        if parts.contains(&Part::Ingest) {
+            router = router.merge(ingest.router());
+        }
+        if parts.contains(&Part::Delivery) {
+            router = router.merge(delivery(ground, kept, &keys, ingest, stages)?);
+        }
     }
     let heads = if parts.contains(&Part::Processor) {
         processor(ground, settings, stages)?
@@ -84,7 +91,8 @@ pub(super) fn run(
     Ok(())
 }
 
-fn ingest(ground: &Ground, settings: &Settings, keys: &Arc<Keys>, stages: &Stages) -> anyhow::Result<Router> {
+/// The way up, which delivery uses too: with its routes or without.
+fn ingest(ground: &Ground, settings: &Settings, keys: &Arc<Keys>, stages: &Stages) -> anyhow::Result<Ingest> {
     let ingest = Ingest::build(waypost_ingest::Deps {
         broker: ground.broker.clone(),
         clock: ground.clock.clone(),
@@ -94,7 +102,32 @@ fn ingest(ground: &Ground, settings: &Settings, keys: &Arc<Keys>, stages: &Stage
         settings: settings.ingest.clone(),
     })?;
     ingest.spawn(&stages.ingest);
-    Ok(ingest.router())
+    Ok(ingest)
+}
+
+fn delivery(
+    ground: &Ground,
+    kept: &Kept<'_>,
+    keys: &Arc<Keys>,
+    ingest: Ingest,
+    stages: &Stages,
+) -> anyhow::Result<Router> {
+    let settings = kept.settings;
+    let delivery = Delivery::build(waypost_delivery::Deps {
+        broker: ground.broker.clone(),
+        store: Arc::new(Postgres::new(ground.pool.clone())),
+        ingest,
+        keys: keys.clone(),
+        clock: ground.clock.clone(),
+        health: ground.health.clone(),
+        dir: kept.data.instance_of("delivery", settings.instance),
+        name: waypost_delivery::node_name()?,
+        partitions: settings.topics.partitions,
+        settings: settings.delivery.clone(),
+        tasks: stages.delivery.clone(),
+    })?;
+    delivery.spawn();
+    Ok(delivery.router())
 }
 
 fn processor(ground: &Ground, settings: &Settings, stages: &Stages) -> anyhow::Result<Heads> {
