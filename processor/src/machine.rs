@@ -1,5 +1,8 @@
 //! What a machine is: a pure fold of one driving topic.
 //!
+//! It may look at one more topic; then each driving record says up to where, so that it does not matter how the two
+//! interleave.
+//!
 //! `apply(state, record) -> effects`: no clock, no randomness, no hash order, no I/O. The same prefix of the log
 //! gives the same state and the same effects, byte for byte. The runner gives it records, appends what it emits,
 //! and commits; a machine knows nothing of that.
@@ -87,6 +90,8 @@ pub trait Machine: Send + 'static {
     const DRIVES: Topic;
     /// Whether it looks at the registry.
     const LOOKS_AT_REGISTRY: bool;
+    /// The keyed topic that it looks at beside the one that drives it: the partition of the same number.
+    const LOOKS_AT: Option<Topic> = None;
     /// The format of its chunks; a snapshot of a newer one is not read.
     const FORMAT: u16;
 
@@ -97,6 +102,15 @@ pub trait Machine: Send + 'static {
     /// Changes are not state of a snapshot: after [`Machine::restore`] they are given again from the first up to
     /// the snapshot's stamp, so looking must not touch what only records may change.
     fn look(&mut self, change: &Arc<Change>);
+    /// Up to which offset of the topic that it looks at, inclusive, a record asks for; `None` where for nothing.
+    fn asks(_event: &Event) -> Option<i64> {
+        None
+    }
+    /// Folds a record of the topic that it looks at silently: no effects. Called in offset order, each once.
+    ///
+    /// When a record is applied, at least what it asks for has been given, and perhaps more: no effect, nor any
+    /// change that [`Machine::apply`] makes, may depend on what lies above. What was given is state of a snapshot.
+    fn look_at(&mut self, _offset: i64, _event: &Event) {}
     /// Folds a record. It checks before it changes: on `Err` the state is as before and nothing was emitted.
     fn apply(&mut self, input: Input<'_>, effects: &mut Effects) -> Result<(), Unfit>;
     /// The chunks that changed since the last call; all of them at the first.

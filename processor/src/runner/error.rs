@@ -17,7 +17,7 @@ pub enum Error {
         #[source]
         source: broker::Error,
     },
-    /// Records of the driving topic are missing.
+    /// Records of a topic that is folded are missing.
     #[error("{machine}: the log has a hole")]
     Hole {
         /// The machine.
@@ -38,6 +38,25 @@ pub enum Error {
         /// Why it cannot be had.
         #[source]
         source: reader::Error,
+    },
+    /// The topic that the machine looks at does not reach where a record asks for.
+    #[error(
+        "{machine}: {partition} at offset {offset} asks for {looked} up to offset {asked}, but that ends at {end}: it \
+         lost its end, or belongs to another log; put its records back, or start with the right cluster"
+    )]
+    BeyondEnd {
+        /// The machine.
+        machine: &'static str,
+        /// The driving partition.
+        partition: TopicPartition,
+        /// The offset of the record that asks.
+        offset: i64,
+        /// The partition that is looked at.
+        looked: TopicPartition,
+        /// The offset asked for.
+        asked: i64,
+        /// The next offset to be written there.
+        end: i64,
     },
     /// What is stored does not fit the log, and going on could lose or double records.
     #[error("{machine} does not start on {partition}")]

@@ -10,6 +10,7 @@
 mod error;
 mod fault;
 mod fold;
+mod looked;
 mod measures;
 mod owned;
 mod publish;
@@ -151,7 +152,8 @@ impl<M: Machine> Runner<M> {
             return Err(failed(broker::Error::Fatal { what }));
         }
         let group = format!("waypost.{}", M::NAME);
-        let spec = GroupSpec { group: group.clone(), instance, topics: vec![M::DRIVES] };
+        let topics = std::iter::once(M::DRIVES).chain(M::LOOKS_AT).collect();
+        let spec = GroupSpec { group: group.clone(), instance, topics };
         let (reader, producer) = (broker.reader().map_err(failed)?, broker.producer().map_err(failed)?);
         let member = broker.join(spec).map_err(failed)?;
         let shared = Shared {
@@ -217,7 +219,7 @@ impl Shared {
         Error::Broker { machine: self.machine, source }
     }
 
-    /// The bounds of a partition of the driving topic.
+    /// The bounds of a partition.
     async fn bounds(&self, of: TopicPartition) -> Result<Bounds, Error> {
         let bounds = retrying(|| self.broker.bounds(vec![of.topic])).await.map_err(|e| self.failed(e))?;
         let missing = || broker::Error::Fatal { what: format!("{of} does not exist") };
@@ -231,9 +233,13 @@ impl Shared {
         retrying(ask).await.map_err(|e| self.failed(e))
     }
 
-    /// Commits 0, so that a commit that is missing later says that it was lost. False: the partition is another's.
-    async fn commit_zero(&self, of: TopicPartition) -> Result<bool, Error> {
-        match retrying(|| self.committer.commit(BTreeMap::from([(of, 0)]))).await {
+    /// Commits 0, so that a commit that is missing later says that it was lost. False: a partition is another's.
+    ///
+    /// Of a topic that is looked at no more than this 0 is ever committed, so that the group is known to read it: where
+    /// its fold goes on is the snapshot's to say.
+    async fn commit_zero(&self, of: &[TopicPartition]) -> Result<bool, Error> {
+        let zero = || self.committer.commit(of.iter().map(|partition| (*partition, 0)).collect());
+        match retrying(zero).await {
             Ok(()) => Ok(true),
             Err(broker::Error::Fenced { .. }) => Ok(false),
             Err(error) => Err(self.failed(error)),

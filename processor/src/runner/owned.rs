@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     marker::PhantomData,
     sync::Arc,
     time::Duration,
@@ -38,6 +38,30 @@ struct Held {
     abort: AbortHandle,
 }
 
+/// The partitions of the driving topic that a machine can run: it has those of the same number of all its inputs.
+fn whole<M: Machine>(assigned: &[TopicPartition]) -> Vec<TopicPartition> {
+    let has = |topic, partition| assigned.contains(&TopicPartition::new(topic, partition));
+    let driving = assigned.iter().filter(|p| p.topic == M::DRIVES);
+    let (whole, halves): (Vec<TopicPartition>, Vec<_>) =
+        driving.partition(|p| M::LOOKS_AT.is_none_or(|topic| has(topic, p.partition)));
+    if let (Some(looked), Some(half)) = (M::LOOKS_AT, halves.first()) {
+        let (machine, partition, partitions) = (M::NAME, half.partition, halves.len());
+        tracing::warn!(
+            machine,
+            partition,
+            partitions,
+            %looked,
+            "the group gave a partition without its like; not folding it: do all members subscribe to the same topics?"
+        );
+    }
+    whole
+}
+
+/// The partition of the driving topic with which a partition comes and goes.
+fn driving<M: Machine>(of: TopicPartition) -> TopicPartition {
+    TopicPartition::new(M::DRIVES, of.partition)
+}
+
 pub(super) struct Owned<M> {
     shared: Arc<Shared>,
     held: BTreeMap<TopicPartition, Held>,
@@ -64,7 +88,7 @@ impl<M: Machine> Owned<M> {
         committed: &BTreeMap<TopicPartition, i64>,
     ) {
         self.fenced = None;
-        for partition in partitions {
+        for partition in whole::<M>(&partitions) {
             let Entry::Vacant(vacant) = self.held.entry(partition) else { continue };
             let committed = committed.get(&partition).copied();
             let (orders, ordered) = watch::channel(Order::Run);
@@ -78,8 +102,9 @@ impl<M: Machine> Owned<M> {
     /// Stops owning partitions: commits what is durable, unless another owns them already.
     pub(super) async fn let_go(&mut self, partitions: Vec<TopicPartition>, lost: bool) -> Result<(), Error> {
         self.fenced = None;
-        let going: Vec<TopicPartition> =
-            partitions.into_iter().filter(|p| self.held.contains_key(p)).collect();
+        // Without the partition that is looked at, that of the driving topic cannot go on.
+        let going: BTreeSet<TopicPartition> = partitions.into_iter().map(driving::<M>).collect();
+        let going: Vec<TopicPartition> = going.into_iter().filter(|p| self.held.contains_key(p)).collect();
         if lost {
             for partition in going {
                 self.drop_task(partition).await?;

@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use waypost_runtime::broker::{self, Batch, Bounds, Feed};
-use waypost_schemas::topic::TopicPartition;
+use waypost_schemas::topic::{Topic, TopicPartition};
 
 use super::{error::Refusal, publish::Places};
 use crate::{
     checkpoint::Checkpoint,
     machine::Machine,
-    snapshots::{self, Flaw, Manifest, Owner, Place},
+    snapshots::{self, Flaw, Looked, Manifest, Owner, Place},
 };
 
 /// How long a place is waited for that could only give a newer snapshot than the one at hand.
@@ -140,6 +140,9 @@ async fn read<M: Machine>(
         let (found, here) = (manifest.cluster, cluster.to_owned());
         return Ok(Ok(Err(Refusal::OtherCluster { next, place: place.name(), found, here })));
     }
+    if manifest.looked.as_ref().map(|looked| looked.topic.as_str()) != M::LOOKS_AT.map(Topic::name) {
+        return Ok(Err(Flaw::Broken("it was made of other inputs".into())));
+    }
     let chunks = match place.chunks(owner, &manifest).await? {
         Ok(chunks) => chunks,
         Err(flaw) => return Ok(Err(flaw)),
@@ -198,6 +201,24 @@ pub(super) fn judge(facts: Facts<'_>) -> Result<Beginning, Refusal> {
         return Err(Refusal::Cut { low, from });
     }
     Ok(Beginning { from, floor: committed.unwrap_or(0), first: committed.is_none() })
+}
+
+/// Decides where reading of the topic begins that a machine looks at, or why it must not.
+///
+/// What the group has committed of it says nothing: it belongs to the snapshot, or begins at 0.
+pub(super) fn judge_looked(bounds: Bounds, looked: Option<&Looked>) -> Result<i64, Refusal> {
+    let Bounds { low, high } = bounds;
+    let (next, from) = match looked {
+        Some(looked) => (looked.next, looked.checkpoint.as_ref().map_or(looked.next, |c| c.offset)),
+        None => (0, 0),
+    };
+    if next > high {
+        return Err(Refusal::EndLost { what: "the snapshot", next, high });
+    }
+    if from < low {
+        return Err(Refusal::Cut { low, from });
+    }
+    Ok(from)
 }
 
 /// Reads a checkpoint's record again; gives what came with it.

@@ -18,18 +18,19 @@ use waypost_runtime::{
     broker::{self, Batch, Bounds, Feed, Incoming, Outgoing},
     intake::Admitted,
 };
-use waypost_schemas::topic::TopicPartition;
+use waypost_schemas::{event::Event, topic::TopicPartition};
 
 use super::{
     Error, Shared,
     fault::Step,
     fold::{Fold, Outcome, owner},
+    looked::{self, Last, Looked, Looking},
     measures::Measures,
     publish::Publisher,
     restore::{self, Beginning, Facts},
     window::Window,
 };
-use crate::{checkpoint::Checkpoint, machine::Machine};
+use crate::machine::Machine;
 
 /// How long a partition that must be let go waits for its last effects: well within the session, for which the
 /// group waits at most.
@@ -98,17 +99,12 @@ pub(super) async fn run<M: Machine>(
     task.work(first, &mut orders).await
 }
 
-/// The last record that the fold covers.
-enum Last {
-    None,
-    Restored(Checkpoint),
-    Read(Incoming),
-}
-
 struct Task<M> {
     shared: Arc<Shared>,
     fold: Fold<M>,
     feed: Box<dyn Feed>,
+    /// The topic that the machine looks at.
+    looked: Option<Looked>,
     window: Window,
     publisher: Publisher,
     measures: Measures,
@@ -144,7 +140,10 @@ impl<M: Machine> Task<M> {
             manifest,
         };
         let Beginning { from, floor, first } = restore::judge(facts).map_err(refused)?;
-        if first && !shared.commit_zero(source).await? {
+        let looking = Looking::judge::<M>(&shared, source.partition, manifest).await?;
+        let mut inputs = vec![source];
+        inputs.extend(looking.as_ref().map(|looking| looking.source));
+        if first && !shared.commit_zero(&inputs).await? {
             return Ok(None);
         }
         shared.faults.at(Step::Begun)?;
@@ -157,6 +156,10 @@ impl<M: Machine> Task<M> {
             }
             None => Batch { records: Vec::new(), next: from, at_end: false },
         };
+        let opened = match looking {
+            Some(looking) => Some(looking.open::<M>(&shared).await?),
+            None => None,
+        };
         let mut fold: Fold<M> = match found.restored {
             Some(restored) => Fold::restored(restored.machine, restored.manifest, shared.keyed),
             None => Fold::new(source.partition, shared.keyed),
@@ -164,6 +167,10 @@ impl<M: Machine> Task<M> {
         if let Some((after, upto)) = fold.lacks() {
             shared.registry.wait_for(upto).await.map_err(|e| registry::<M>(source, fold.next, e))?;
             fold.look(&shared.registry.changes(after, upto));
+        }
+        let mut looked = None;
+        if let Some((opened, batch)) = opened {
+            looked.insert(opened).fold(&mut fold.machine, batch)?;
         }
         let Bounds { high, .. } = bounds;
         let (next, took) = (fold.next, shared.clock.elapsed(began));
@@ -181,8 +188,8 @@ impl<M: Machine> Task<M> {
             Publisher::new(owner, places.clone(), clock.clone(), *snapshot_interval, next, found.flawed);
         let measures = Measures::new(M::NAME, source.partition);
         let (window, sent) = (Window::default(), next);
-        let last = checkpoint.map_or(Last::None, Last::Restored);
-        let task = Self { shared, fold, feed, window, publisher, measures, mark, floor, sent, last };
+        let last = Last::restored(checkpoint);
+        let task = Self { shared, fold, feed, looked, window, publisher, measures, mark, floor, sent, last };
         Ok(Some((task, batch)))
     }
 
@@ -200,6 +207,7 @@ impl<M: Machine> Task<M> {
                 batch = self.feed.next(), if self.window.has_room() => {
                     whole = self.take(batch.map_err(failed::<M>)?, orders).await?;
                 }
+                batch = looked::next(&mut self.looked) => self.look_at(batch.map_err(failed::<M>)?).await?,
                 _ = ticks.tick() => self.measures.snapshot_age(self.publisher.age()),
             }
             self.tell();
@@ -250,6 +258,10 @@ impl<M: Machine> Task<M> {
                         }
                         self.fold.look(&self.shared.registry.changes(after, upto));
                     }
+                    if let Some(asked) = self.lacks(&event) {
+                        self.send(&mut first, &mut out).await?;
+                        self.reach(record, asked).await?;
+                    }
                     self.fold.apply(record, &event, &mut out)
                 }
             };
@@ -282,6 +294,28 @@ impl<M: Machine> Task<M> {
         self.window.settle().map_err(failed::<M>)
     }
 
+    /// Up to where a record asks for the topic that the machine looks at, where that is not folded so far.
+    fn lacks(&self, event: &Event) -> Option<i64> {
+        let looked = self.looked.as_ref()?;
+        M::asks(event).filter(|asked| !looked.has(*asked))
+    }
+
+    /// Folds the topic that the machine looks at, until a record can be applied.
+    async fn reach(&mut self, record: &Incoming, asked: i64) -> Result<(), Error> {
+        let Some(looked) = &mut self.looked else { return Ok(()) };
+        let asking = (self.fold.source, record.offset);
+        looked.reach(&self.shared, &mut self.fold.machine, asking, asked).await
+    }
+
+    /// Folds a batch of the topic that the machine looks at, also where nothing asks for it yet.
+    async fn look_at(&mut self, batch: Batch) -> Result<(), Error> {
+        if let Some(looked) = &mut self.looked {
+            looked.fold(&mut self.fold.machine, batch)?;
+        }
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
     async fn wait_for_registry(&mut self, record: &Incoming, upto: i64) -> Result<(), Error> {
         let waited = self.shared.registry.wait_for(upto).await;
         waited.map_err(|error| registry::<M>(self.fold.source, record.offset, error))
@@ -308,12 +342,8 @@ impl<M: Machine> Task<M> {
     }
 
     fn take_snapshot(&mut self) {
-        let checkpoint = match &self.last {
-            Last::None => None,
-            Last::Restored(checkpoint) => Some(checkpoint.clone()),
-            Last::Read(record) => Some(Checkpoint::of(record)),
-        };
-        let manifest = self.fold.manifest(self.shared.cluster.clone(), checkpoint);
+        let mut manifest = self.fold.manifest(self.shared.cluster.clone(), self.last.checkpoint());
+        manifest.looked = self.looked.as_ref().map(Looked::manifest);
         self.publisher.take(manifest, || self.fold.machine.changed_chunks());
     }
 
@@ -346,7 +376,7 @@ impl<M: Machine> Task<M> {
     }
 }
 
-fn failed<M: Machine>(source: broker::Error) -> Error {
+pub(super) fn failed<M: Machine>(source: broker::Error) -> Error {
     Error::Broker { machine: M::NAME, source }
 }
 

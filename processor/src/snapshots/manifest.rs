@@ -35,8 +35,24 @@ pub struct Manifest {
     pub given: BTreeMap<TopicPartition, u64>,
     /// The last record that the snapshot covers; absent where it covers none.
     pub checkpoint: Option<Checkpoint>,
+    /// How far the topic was folded that the machine looks at; absent where it looks at none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked: Option<Looked>,
     /// The machine's chunks, in order of their numbers.
     pub chunks: Vec<ChunkRef>,
+}
+
+/// How far the topic was folded that a machine looks at beside its driving one; of one cut with the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looked {
+    /// The topic; the partition is the machine's.
+    pub topic: String,
+    /// The offset from which the fold goes on.
+    pub next: i64,
+    /// The last number taken of each source, where the topic is derived.
+    pub taken: SeqMap,
+    /// The last record that was folded; absent where none was.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// A chunk as a manifest names it.
@@ -64,6 +80,7 @@ impl Manifest {
             taken: SeqMap::default(),
             given: BTreeMap::new(),
             checkpoint: None,
+            looked: None,
             chunks: Vec::new(),
         }
     }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use database::Database;
 use local::Local;
-pub use manifest::{ChunkRef, Manifest};
+pub use manifest::{ChunkRef, Looked, Manifest};
 pub use packed::Packed;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use waypost_runtime::broker::Boxed;
