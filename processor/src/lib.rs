@@ -1,7 +1,7 @@
 //! Waypost's memory: machines that fold the log, the runner that drives them, and the projector that fills the
 //! read models.
 //!
-//! What decides is pure and stands in the machines ([`spatial`], [`alerts`], [`conversations`]) behind one trait ([`machine`]); what
+//! What decides is pure and stands in the machines ([`spatial`], [`alerts`], [`conversations`], [`inboxes`]) behind one trait ([`machine`]); what
 //! reads, appends and commits is the [`runner`]'s, what keeps state the [`snapshots`]'. Nothing here talks to a
 //! device. The way in: [`Processor`].
 
@@ -10,6 +10,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod conversations;
 pub mod dead_letter;
+pub mod inboxes;
 pub mod machine;
 pub mod projector;
 pub mod reads;
@@ -23,6 +24,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use alerts::AlertsMachine;
 use conversations::ConversationsMachine;
+use inboxes::InboxesMachine;
 use projector::{Heads, Models, Postgres, Projector};
 use registry::Registry;
 use runner::{Places, Runner};
@@ -141,6 +143,7 @@ impl Processor {
         spawn_machine::<SpatialMachine>(&self.runner, tasks);
         spawn_machine::<AlertsMachine>(&self.runner, tasks);
         spawn_machine::<ConversationsMachine>(&self.runner, tasks);
+        spawn_machine::<InboxesMachine>(&self.runner, tasks);
         tasks.spawn("projector", self.projector.run(tasks.lifecycle().clone()));
     }
 }

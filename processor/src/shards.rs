@@ -80,6 +80,14 @@ impl<K: Id, V: Kept> Shards<K, V> {
         shard.kept.get_mut(id).expect("it was put there")
     }
 
+    /// What is kept of an id, to be changed, where anything is.
+    pub(crate) fn change_known(&mut self, id: &K) -> Option<&mut V> {
+        let shard = &mut self.0[chunk_of(id)];
+        let kept = shard.kept.get_mut(id)?;
+        shard.changed = true;
+        Some(kept)
+    }
+
     /// The chunks that changed since the last call; all of them at the first.
     pub(crate) fn take_changed(&mut self) -> Vec<Chunk> {
         let written = |(number, shard): (u16, &mut Shard<K, V>)| {
@@ -219,7 +227,8 @@ mod tests {
         assert_eq!(shards.take_changed(), []);
         let mut read = Shards::<UserId, u32>::read(&all).unwrap();
         assert_eq!(read.take_changed(), all);
-        assert_eq!(read.change(&user(7)), &mut 7);
+        assert_eq!(read.change_known(&user(7)), Some(&mut 7));
+        assert_eq!(read.change_known(&user(1_000)), None);
         let changed = read.take_changed();
         assert_eq!(changed.len(), 1);
         assert_eq!(usize::from(changed[0].number), chunk_of(&user(7)));

@@ -5,6 +5,7 @@ use std::{fmt::Write, sync::Arc};
 use waypost_processor::{
     alerts::AlertsMachine,
     conversations::ConversationsMachine,
+    inboxes::InboxesMachine,
     machine::{Effects, Input, Machine},
     registry::{Change, What},
     spatial::{SpatialMachine, zone::Zone},
@@ -37,6 +38,7 @@ fn account<M: Machine>() -> String {
         machine.look(change);
     }
     for (offset, (name, event)) in (0..).zip(example::all()) {
+        machine.look_at(offset, &event);
         let position = Position { topic: M::DRIVES, partition: 0, offset };
         let input = Input { position, append: APPEND, event: &event, registry: changes.len() as i64 - 1 };
         match machine.apply(input, &mut effects) {
@@ -67,4 +69,9 @@ fn alerts_makes_of_every_example_what_it_made_before() {
 #[test]
 fn conversations_makes_of_every_example_what_it_made_before() {
     insta::assert_snapshot!(account::<ConversationsMachine>());
+}
+
+#[test]
+fn inboxes_makes_of_every_example_what_it_made_before() {
+    insta::assert_snapshot!(account::<InboxesMachine>());
 }

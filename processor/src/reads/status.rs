@@ -19,16 +19,19 @@ use super::{Error, Reads};
 use crate::{
     alerts::AlertsMachine,
     conversations::ConversationsMachine,
+    inboxes::InboxesMachine,
     machine::Machine as _,
     projector::{self, Head, Heads},
     spatial::SpatialMachine,
 };
 
-/// Every machine, and the topic that drives it.
-const MACHINES: [(&str, Topic); 3] = [
+/// Every machine, and the topic that drives it. A topic that a machine looks at has no lag of its own: what drives the
+/// machine says up to where it is needed, and nothing beyond is unfinished work.
+const MACHINES: [(&str, Topic); 4] = [
     (SpatialMachine::NAME, SpatialMachine::DRIVES),
     (AlertsMachine::NAME, AlertsMachine::DRIVES),
     (ConversationsMachine::NAME, ConversationsMachine::DRIVES),
+    (InboxesMachine::NAME, InboxesMachine::DRIVES),
 ];
 
 /// How long reading the oldest records that are not projected may take together.

@@ -112,7 +112,7 @@ impl<M: Machine> Runner<M> {
                     Membership::Assigned(partitions) => {
                         let committed = shared.committed();
                         let Some(committed) = until_stopped(&lifecycle, committed).await else { return Ok(()) };
-                        owned.take(partitions, &committed?);
+                        owned.take(&partitions, &committed?);
                         health.ready();
                     }
                     Membership::Revoked { partitions, lost, done } => {

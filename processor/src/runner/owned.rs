@@ -82,13 +82,9 @@ impl<M: Machine> Owned<M> {
     }
 
     /// Begins to own partitions, with what the group has committed of them.
-    pub(super) fn take(
-        &mut self,
-        partitions: Vec<TopicPartition>,
-        committed: &BTreeMap<TopicPartition, i64>,
-    ) {
+    pub(super) fn take(&mut self, partitions: &[TopicPartition], committed: &BTreeMap<TopicPartition, i64>) {
         self.fenced = None;
-        for partition in whole::<M>(&partitions) {
+        for partition in whole::<M>(partitions) {
             let Entry::Vacant(vacant) = self.held.entry(partition) else { continue };
             let committed = committed.get(&partition).copied();
             let (orders, ordered) = watch::channel(Order::Run);
