@@ -2,6 +2,7 @@
 
 mod bench;
 mod config;
+mod doctor;
 mod duration;
 mod file;
 mod import;
@@ -48,6 +49,7 @@ enum Command {
     Simulate(simulate::Args),
     Topics(topics::Args),
     Config(config::Args),
+    Doctor(doctor::Args),
     Bench(bench::Args),
 }
 
@@ -67,6 +69,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Simulate(args) => simulate::run(args).await,
         Command::Topics(args) => topics::run(args).await,
         Command::Config(args) => config::run(&args),
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Bench(args) => bench::run(args).await,
     }
 }

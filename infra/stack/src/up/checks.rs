@@ -12,12 +12,15 @@ const DESCRIPTORS_MIN: u64 = 1_024;
 const DESCRIPTORS_FEW: u64 = 4_096;
 
 /// What a limit of open files means.
-#[derive(Debug, PartialEq, Eq)]
-enum Descriptors {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Descriptors {
     Enough,
     Few,
     TooFew,
 }
+
+/// What to do about too few of them.
+pub(crate) const RAISE: &str = "raise the limit (ulimit -n 65536; where that is refused, LimitNOFILE of the service or /etc/security/limits.conf)";
 
 /// Raises the limit of open files to what this process may have, and refuses one that is too low.
 pub(super) fn descriptors() -> anyhow::Result<()> {
@@ -31,11 +34,17 @@ pub(super) fn descriptors() -> anyhow::Result<()> {
             files,
             "this process may open few files and connections; raise the limit before many devices come: ulimit -n 65536"
         ),
-        Descriptors::TooFew => bail!(
-            "this process may open only {files} files, and needs {DESCRIPTORS_MIN}: raise the limit (ulimit -n 65536; where that is refused, LimitNOFILE of the service or /etc/security/limits.conf)"
-        ),
+        Descriptors::TooFew => {
+            bail!("this process may open only {files} files, and needs {DESCRIPTORS_MIN}: {RAISE}")
+        }
     }
     Ok(())
+}
+
+/// How many files a stack may open once it has raised its limit, and what that means; `None` where there is no limit.
+pub(crate) fn files() -> (Option<u64>, Descriptors) {
+    let files = getrlimit(Resource::Nofile).maximum;
+    (files, files.map_or(Descriptors::Enough, weigh))
 }
 
 fn weigh(files: u64) -> Descriptors {

@@ -1,7 +1,7 @@
 //! Everything in one process: the local broker and store where no address is given, ingest, processor and delivery, and
 //! one HTTP port. `waypost up`, the crates' own binaries and the tests start it by the same function, [`start`].
 
-mod checks;
+pub(crate) mod checks;
 mod foundation;
 mod parts;
 

@@ -24,11 +24,13 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 /// How much of Maven's output an error quotes.
 const LINES_KEPT: usize = 12;
 const LOCK_POLL: Duration = Duration::from_millis(200);
+const NO_MAVEN: &str = "no Maven: the local Kafka is fetched with it; install it (Debian: apt install maven)";
 const WAYS_OUT: &str = "or use a Kafka that is there: --kafka HOST:PORT, or KAFKA_HOME for its programs";
 
 /// A Java that is new enough.
 pub(super) struct Java {
     pub(super) path: PathBuf,
+    pub(super) major: u32,
 }
 
 /// Finds Java by `JAVA_HOME`, then `PATH`.
@@ -43,7 +45,7 @@ pub(super) async fn java(environment: &Environment) -> anyhow::Result<Java> {
     };
     let text = format!("{}\n{}", said.stderr, said.stdout);
     match java_major(&text) {
-        Some(major) if major >= JAVA_MAJOR_MIN => Ok(Java { path }),
+        Some(major) if major >= JAVA_MAJOR_MIN => Ok(Java { path, major }),
         Some(major) => bail!(
             "{} is Java {major}: the local Kafka needs {JAVA_MAJOR_MIN} or newer; install it (Debian: apt install openjdk-17-jre-headless) or point JAVA_HOME to it, {WAYS_OUT}",
             path.display()
@@ -59,6 +61,26 @@ fn java_major(text: &str) -> Option<u32> {
     match numbers.next()?? {
         1 => numbers.next()?,
         major => Some(major),
+    }
+}
+
+/// Where Kafka's jars are or will come from, without fetching them, for a person.
+pub(super) async fn source(environment: &Environment) -> anyhow::Result<String> {
+    if let Some(home) = environment.get("KAFKA_HOME").filter(|home| !home.is_empty()) {
+        classpath(environment).await?;
+        return Ok(format!("those of KAFKA_HOME={home}"));
+    }
+    let jars = jars_dir(&cache_dir(environment)?);
+    if jars.is_dir() {
+        return Ok(format!("Kafka {KAFKA_VERSION} in {}", jars.display()));
+    }
+    match run(Command::new("mvn").arg("--version")).await? {
+        Some(said) if said.success => {
+            let version = said.stdout.lines().next().unwrap_or("Maven").to_owned();
+            Ok(format!("{version} will fetch Kafka {KAFKA_VERSION} at the first start, 43 MB"))
+        }
+        Some(said) => bail!("mvn --version fails:\n{}", last_lines(&said.stderr, 4)),
+        None => bail!("{NO_MAVEN}, {WAYS_OUT}"),
     }
 }
 
@@ -85,8 +107,7 @@ pub(super) async fn classpath(environment: &Environment) -> anyhow::Result<Strin
 
 async fn cached(environment: &Environment) -> anyhow::Result<PathBuf> {
     let cache = cache_dir(environment)?;
-    // Another pom is another directory; the version is in the name for whoever looks.
-    let jars = cache.join(format!("kafka-{KAFKA_VERSION}-{}", short_hash(POM.as_bytes())));
+    let jars = jars_dir(&cache);
     if jars.is_dir() {
         return Ok(jars);
     }
@@ -97,6 +118,11 @@ async fn cached(environment: &Environment) -> anyhow::Result<PathBuf> {
         fetch(&cache, &jars).await?;
     }
     Ok(jars)
+}
+
+/// Another pom is another directory; the version is in the name for whoever looks.
+fn jars_dir(cache: &Path) -> PathBuf {
+    cache.join(format!("kafka-{KAFKA_VERSION}-{}", short_hash(POM.as_bytes())))
 }
 
 fn cache_dir(environment: &Environment) -> anyhow::Result<PathBuf> {
@@ -139,9 +165,7 @@ async fn fetch(cache: &Path, jars: &Path) -> anyhow::Result<()> {
     command.args(["--batch-mode", "--file"]).arg(&pom).arg("dependency:copy-dependencies");
     command.arg("-DincludeScope=runtime").arg(format!("-DoutputDirectory={}", libs.display()));
     let Some((success, end)) = watch(&mut command).await? else {
-        bail!(
-            "no Maven: the local Kafka is fetched with it; install it (Debian: apt install maven), {WAYS_OUT}"
-        );
+        bail!("{NO_MAVEN}, {WAYS_OUT}");
     };
     if !success || jars_in(&libs) == 0 {
         bail!("Maven could not fetch Kafka; is Maven Central in reach? try again, {WAYS_OUT}\n{end}");

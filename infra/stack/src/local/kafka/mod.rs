@@ -40,6 +40,22 @@ pub(crate) struct Kafka {
     pub(crate) watched: Watched,
 }
 
+/// The Java that a local broker would run on, for a person.
+pub(crate) async fn java(environment: &Environment) -> anyhow::Result<String> {
+    let Java { path, major } = jars::java(environment).await?;
+    Ok(format!("Java {major}, {}", path.display()))
+}
+
+/// Where Kafka's programs are or will come from, for a person.
+pub(crate) async fn programs(environment: &Environment) -> anyhow::Result<String> {
+    jars::source(environment).await
+}
+
+/// The ports that a data directory's broker has, or would get.
+pub(crate) fn ports(data_dir: &Path) -> anyhow::Result<(u16, u16)> {
+    ports::next(&data_dir.join("kafka")).map(|ports| (ports.broker, ports.controller))
+}
+
 /// Starts the broker of a data directory, and waits until it takes connections.
 pub(crate) async fn start(
     data: &DataDir,

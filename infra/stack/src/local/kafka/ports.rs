@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -24,14 +24,9 @@ pub(super) struct Ports {
 
 /// The ports of a broker's directory: those that it had where they are free, otherwise new ones.
 pub(super) fn of(dir: &Path) -> anyhow::Result<Ports> {
-    let path = dir.join("ports.json");
-    let had: Option<Ports> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let seed = dir
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
-    let ports = choose(had, seed, is_free).context("no two free ports from 20000 to 31999 are left")?;
+    let path = path(dir);
+    let had = kept(&path);
+    let ports = next(dir)?;
     match had {
         Some(had) if had == ports => return Ok(ports),
         Some(had) => tracing::warn!(
@@ -43,6 +38,24 @@ pub(super) fn of(dir: &Path) -> anyhow::Result<Ports> {
     }
     write_private(&path, &serde_json::to_vec(&ports)?)?;
     Ok(ports)
+}
+
+/// The ports that a broker would get now; nothing is kept.
+pub(super) fn next(dir: &Path) -> anyhow::Result<Ports> {
+    let seed = dir
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
+    choose(kept(&path(dir)), seed, is_free).context("no two free ports from 20000 to 31999 are left")
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join("ports.json")
+}
+
+fn kept(path: &Path) -> Option<Ports> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// The ports that were, or the first two free ones from a place in the range that the seed chooses.

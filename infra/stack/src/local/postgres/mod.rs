@@ -51,6 +51,16 @@ pub(crate) struct Postgres {
     pub(crate) watched: Watched,
 }
 
+/// The Postgres that a local store would run on, for a person.
+pub(crate) async fn programs(environment: &Environment) -> anyhow::Result<String> {
+    if rustix::process::geteuid().is_root() {
+        place::user_of_root().await?;
+    }
+    let found = programs::find(environment).await?;
+    let Programs { dir, major } = found.newest();
+    Ok(format!("PostgreSQL {major}, {}", dir.display()))
+}
+
 /// Starts the store of a data directory, and waits until it takes connections.
 pub(crate) async fn start(
     data: &DataDir,

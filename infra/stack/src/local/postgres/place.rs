@@ -76,7 +76,7 @@ pub(super) async fn of(data: &DataDir, environment: &Environment) -> anyhow::Res
 async fn of_root(data: &DataDir) -> anyhow::Result<Place> {
     let hash = short_hash(data.root().as_os_str().as_encoded_bytes());
     let base = Path::new(ROOTS_BASE).join(&hash);
-    let owner = (id_of_postgres("-u").await?, id_of_postgres("-g").await?);
+    let owner = user_of_root().await?;
     let path = pointer_of(data);
     let pointer = if let Some(had) = Pointer::read(&path).filter(|pointer| pointer.base == base) {
         had
@@ -86,6 +86,11 @@ async fn of_root(data: &DataDir) -> anyhow::Result<Place> {
         pointer
     };
     Ok(Place { socket_dir: base.join("run"), base, owner: Some(owner), pointer: Some(pointer) })
+}
+
+/// The user and the group that root's store runs as.
+pub(super) async fn user_of_root() -> anyhow::Result<(u32, u32)> {
+    Ok((id_of_postgres("-u").await?, id_of_postgres("-g").await?))
 }
 
 async fn id_of_postgres(which: &str) -> anyhow::Result<u32> {
