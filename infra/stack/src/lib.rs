@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod device;
 mod local;
+mod page;
 pub mod up;
 
 pub use local::{Environment, postgres::remove_store};

@@ -18,13 +18,11 @@ pub(super) fn entry(entry: &Entry) -> String {
 }
 
 fn message(entry: &Entry) -> String {
-    format!(
-        "{} in {}, {}: {}",
-        field(entry, "sender"),
-        conversation(entry),
-        number(entry, "number"),
-        field(entry, "body")
-    )
+    let what = match entry.content.get("base64") {
+        Some(Value::Bool(true)) => format!("({}, no text)", field(entry, "content_type")),
+        _ => field(entry, "body").to_owned(),
+    };
+    format!("{} in {}, {}: {what}", field(entry, "sender"), conversation(entry), number(entry, "number"))
 }
 
 fn receipt(entry: &Entry, does: &str) -> String {
@@ -88,6 +86,11 @@ mod tests {
             "message",
             json!({"conversation": "alice~bob", "number": 7, "sender": "alice", "body": "hi\n\u{1b}[2J \u{202e}ß"}),
             "message    alice in alice~bob, 7: hi\\n\\u{1b}[2J \\u{202e}ß",
+        );
+        check(
+            "message",
+            json!({"conversation": "a~b", "number": 7, "sender": "a", "body": "/w==", "base64": true, "content_type": "image/png"}),
+            "message    a in a~b, 7: (image/png, no text)",
         );
         let receipt = json!({"conversation": "alice~bob", "user": "bob", "upto": 7});
         check("delivered", receipt.clone(), "delivered  bob has alice~bob up to 7");

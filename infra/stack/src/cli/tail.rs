@@ -69,11 +69,11 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum From {
-    /// With the first entry of all, where the device is new
+    /// Where the device has stopped, or, where it is new, with the first entry of all
     Start,
-    /// With what comes from now on, where the device is new
+    /// With what comes from now on; what waits is left out
     New,
-    /// Where the device has stopped; a new one begins with the newest hundred entries
+    /// Where the device has stopped, or, where it is new, with the newest hundred entries
     Resume,
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let file = Memory::open(&args.stack, &environment())?.file("tail", &args.user, &args.device);
     let operator = Client::new(&args.stack)?;
     let token = token::of_device(&operator, &args.user, &args.device).await?;
-    let mark: Option<Mark> = memory::read(&file);
+    let mark: Option<Mark> = memory::read(&file).filter(|_| args.from != Some(From::New));
     let from = match args.from {
         Some(From::New) => Begin::New,
         Some(From::Resume) => Begin::Resume,

@@ -181,7 +181,8 @@ impl Session {
 
     /// Where the device stops, as far as its owner has acknowledged.
     pub(super) fn mark(&self) -> Option<Mark> {
-        Some(Mark { log: self.log.clone()?, offset: self.acked? })
+        // A cursor of -1 is before the first entry, and names none.
+        Some(Mark { log: self.log.clone()?, offset: self.acked.filter(|acked| *acked >= 0)? })
     }
 
     pub(super) fn outbox(&self) -> &Outbox {
@@ -217,6 +218,10 @@ impl Session {
         match self.mark() {
             Some(Mark { log, offset }) => {
                 Up::Hello { from: Some(Begin::Resume), offset: Some(offset), log: Some(log) }
+            }
+            // What came meanwhile is to be left out only once.
+            None if self.log.is_some() && self.from == Some(Begin::New) => {
+                Up::Hello { from: Some(Begin::Resume), offset: None, log: None }
             }
             None => Up::Hello { from: self.from, offset: None, log: None },
         }
@@ -258,6 +263,8 @@ impl Session {
                 Some(ticket) => Taken::Event(Event::Refused { ticket: Some(ticket), code, detail }),
                 None => Taken::Nothing,
             },
+            // The welcome names the log, which says the same.
+            Down::Refused { id: None, code, .. } if code == "other_log" => Taken::Nothing,
             Down::Refused { id: None, code, detail, .. } => {
                 Taken::Event(Event::Refused { ticket: None, code, detail })
             }
@@ -423,6 +430,18 @@ mod tests {
         assert!(!welcome(&mut session, "l", Some(4)));
         assert_eq!([9, 12].map(|n| offer(&mut session, entry(n, "a~b"))), [None, Some(12)]);
         assert_eq!(session.mark(), Some(Mark { log: "l".into(), offset: 4 }));
+    }
+
+    #[test]
+    fn what_is_left_out_is_left_out_once() {
+        let mut session = Session::new(Some(Begin::New), None);
+        let hello = |from| Up::Hello { from: Some(from), offset: None, log: None };
+        assert_eq!(session.hello(secs(0)), hello(Begin::New));
+        session.lost();
+        assert_eq!(session.hello(secs(0)), hello(Begin::New), "it was not heard");
+        welcome(&mut session, "l", Some(-1));
+        session.lost();
+        assert_eq!(session.hello(secs(0)), hello(Begin::Resume));
     }
 
     #[test]

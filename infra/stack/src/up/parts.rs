@@ -83,6 +83,7 @@ pub(super) fn run(
         pool.close();
         Ok::<(), Infallible>(())
     });
+    router = router.merge(crate::page::router());
     let lifecycle = stages.http.lifecycle().clone();
     router = router.merge(health::router(ground.health.clone(), ground.telemetry.clone(), lifecycle.clone()));
     ground.telemetry.upkeep(&stages.http);
