@@ -60,8 +60,7 @@ impl Source {
         Self::unpack(file, bytes).with_context(|| format!("cannot read {shown}"))
     }
 
-    /// A file that is all here, for tests.
-    #[cfg(test)]
+    /// A file that is all here.
     pub(super) fn of_bytes(bytes: Vec<u8>) -> Self {
         let length = bytes.len() as u64;
         Self::unpack(Cursor::new(bytes), Some(length)).expect("memory can be read")

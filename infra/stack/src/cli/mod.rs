@@ -2,6 +2,7 @@
 
 mod bench;
 mod config;
+mod demo;
 mod doctor;
 mod duration;
 mod file;
@@ -37,6 +38,7 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Up(up::Args),
+    Demo(demo::Args),
     Import(import::Args),
     Zones(zones::Args),
     Rules(rules::Args),
@@ -57,6 +59,7 @@ enum Command {
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(args) => up::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Zones(args) => zones::run(args).await,
         Command::Rules(args) => rules::run(args).await,

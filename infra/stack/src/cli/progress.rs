@@ -36,6 +36,15 @@ impl Progress {
             bar.set_message(format!("0 {what}"));
             bar.with_style(ProgressStyle::with_template(template).expect("the template is right"))
         });
+        Self::with(bar, total, what, clock)
+    }
+
+    /// Begins to show progress by a line now and then, also on a terminal: beside other lines.
+    pub(super) fn lines(total: Option<u64>, what: &'static str, clock: Clock) -> Self {
+        Self::with(None, total, what, clock)
+    }
+
+    fn with(bar: Option<ProgressBar>, total: Option<u64>, what: &'static str, clock: Clock) -> Self {
         let begun = clock.monotonic();
         Self { bar, total, what, clock, begun, written: Cell::new(begun) }
     }

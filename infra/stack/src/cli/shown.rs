@@ -29,7 +29,7 @@ fn receipt(entry: &Entry, does: &str) -> String {
     format!("{} {does} {} up to {}", field(entry, "user"), conversation(entry), number(entry, "upto"))
 }
 
-fn fired(entry: &Entry) -> String {
+pub(super) fn fired(entry: &Entry) -> String {
     let initial = if entry.content.get("initial") == Some(&Value::Bool(true)) { " (initial)" } else { "" };
     format!(
         "{}: {} {} {}{initial}",
@@ -53,7 +53,7 @@ fn number(entry: &Entry, name: &str) -> String {
 }
 
 /// Escapes controls, and what changes how its neighbours are shown.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         let hidden = c.is_control()

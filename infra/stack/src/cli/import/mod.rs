@@ -104,7 +104,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let count = |n| indicatif::HumanCount(n).to_string();
         let bad = match self.bad {
             0 => String::new(),

@@ -101,7 +101,7 @@ pub(in crate::cli) struct Summary {
 }
 
 impl Summary {
-    fn text(&self) -> String {
+    pub(in crate::cli) fn text(&self) -> String {
         let interrupted = if self.interrupted { "; interrupted, the same command goes on" } else { "" };
         format!(
             "{} zones are set, {} stood already, {} features were refused{interrupted}",
