@@ -2,7 +2,6 @@
 // decided; a degree of longitude is as wide as it is at the middle of the view.
 
 const METRES_PER_DEGREE = 111_195;
-const SCALE_MIN = 1;
 const SCALE_MAX = 4_000_000;
 const LABELS_MAX = 60;
 const FLASH_MS = 2_500;
@@ -61,6 +60,11 @@ export class Map2D {
     return Math.max(0.2, Math.cos((this.lat * Math.PI) / 180));
   }
 
+  /** Where one world is as wide as the view. */
+  get scaleMin() {
+    return this.width / (360 * this.narrow);
+  }
+
   screen(lon, lat) {
     return [
       this.width / 2 + (lon - this.lon) * this.scale * this.narrow,
@@ -80,7 +84,7 @@ export class Map2D {
     const dy = y - this.height / 2;
     const lon = this.lon + dx / (this.scale * this.narrow);
     const lat = this.lat - dy / this.scale;
-    this.scale = clamp(this.scale * factor, SCALE_MIN, SCALE_MAX);
+    this.scale = clamp(this.scale * factor, this.scaleMin, SCALE_MAX);
     this.lat = clamp(lat + dy / this.scale, -85, 85);
     this.lon = near(lon - dx / (this.scale * this.narrow), 0);
     this.touched = true;
@@ -111,8 +115,8 @@ export class Map2D {
     this.lon = (west + east) / 2;
     this.lat = clamp((south + north) / 2, -85, 85);
     const wide = (this.width * 0.8) / Math.max((east - west) * this.narrow, 0.01);
-    const high = (this.height * 0.8) / Math.max(north - south, 0.01);
-    this.scale = clamp(Math.min(wide, high), SCALE_MIN, SCALE_MAX);
+    const high = (this.height * 0.75) / Math.max(north - south, 0.01);
+    this.scale = clamp(Math.min(wide, high), Math.min(this.scaleMin, high), SCALE_MAX);
     this.touched = byHand ? false : this.touched;
     this.draw();
   }
