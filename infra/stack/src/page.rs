@@ -2,18 +2,15 @@
 
 use axum::{
     Router,
-    http::{HeaderName, header},
-    response::IntoResponse,
+    http::{HeaderMap, HeaderName, header},
     routing::get,
 };
 
-/// Only what this stack serves, and nothing in the page itself; nobody may frame it or lead it elsewhere. The socket's
-/// address is `'self'` too (Content Security Policy Level 3, 6.7.2.8).
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Only what this stack serves, and nothing in the page itself; nobody may frame it or lead it elsewhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'; connect-src 'self'";
 
-const HEADERS: [(HeaderName, &str); 5] = [
-    (header::CONTENT_SECURITY_POLICY, POLICY),
+const HEADERS: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
@@ -42,9 +39,25 @@ files! {
 /// The routes of the page; they need no token, and say nothing of what the stack knows.
 pub(crate) fn router() -> Router {
     FILES.iter().fold(Router::new(), |router, &(path, kind, text)| {
-        let file = move || async move { (HEADERS, [(header::CONTENT_TYPE, kind)], text).into_response() };
+        let file = move |headers: HeaderMap| async move {
+            let policy = policy(headers.get(header::HOST).and_then(|host| host.to_str().ok()));
+            let own = [(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_SECURITY_POLICY, policy)];
+            (HEADERS, own, text)
+        };
         router.route(path, get(file))
     })
+}
+
+/// The policy of a page at a host. Not every browser takes the socket at the same host for `'self'`, as Content
+/// Security Policy Level 3 (6.7.2.8) has it, so it is named.
+fn policy(host: Option<&str>) -> String {
+    let is_host = |host: &&str| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b))
+    };
+    match host.filter(is_host) {
+        Some(host) => format!("{POLICY} ws://{host} wss://{host}"),
+        None => POLICY.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +82,18 @@ mod tests {
         tokio::select! {
             _ = axum::serve(listener, router()) => unreachable!(),
             () = check => {}
+        }
+    }
+
+    #[test]
+    fn the_policy_names_the_socket_of_the_pages_own_host_alone() {
+        let check = |host: Option<&str>, rest: &str| {
+            assert_eq!(policy(host).strip_prefix(POLICY), Some(rest), "{host:?}");
+        };
+        check(Some("127.0.0.1:7400"), " ws://127.0.0.1:7400 wss://127.0.0.1:7400");
+        check(Some("[::1]:7400"), " ws://[::1]:7400 wss://[::1]:7400");
+        for bad in [None, Some(""), Some("a *"), Some("a; script-src *"), Some("a/b"), Some("a,b")] {
+            check(bad, "");
         }
     }
 
