@@ -74,6 +74,12 @@ codes! {
     BadTriggers = "bad_triggers", UNPROCESSABLE_ENTITY, "A rule names no trigger, or one that does not exist.";
     EmptyList = "empty_list", UNPROCESSABLE_ENTITY, "A rule's list of zones or subjects is empty: it would never fire.";
     TooManyNames = "too_many_names", UNPROCESSABLE_ENTITY, "A rule's list names more than it may.";
+    BadPosition = "bad_position", UNPROCESSABLE_ENTITY, "A position is not topic/partition/offset, or of a topic that can have no such fact.";
+    UnknownMachine = "unknown_machine", UNPROCESSABLE_ENTITY, "There is no machine of that name.";
+    UnknownBehaviour = "unknown_behaviour", UNPROCESSABLE_ENTITY, "This version does not have that behaviour of the machine.";
+    NotInTheLog = "not_in_the_log", CONFLICT, "The log has no record there.";
+    MachineRuns = "machine_runs", CONFLICT, "Processes still run the machine; stop them first.";
+    AlreadyFolded = "already_folded", CONFLICT, "The machine has folded the record, and what followed from it is in the log.";
     RecordTooLarge = "record_too_large", PAYLOAD_TOO_LARGE, "The record would be larger than its topic takes.";
     RegistryBehind = "registry_behind", SERVICE_UNAVAILABLE, "The registry has not been read to its end yet; try again later.";
     LogUnavailable = "log_unavailable", SERVICE_UNAVAILABLE, "The log did not acknowledge in time; the records may still land. Send them again.";

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 pub use waypost_runtime::intake::Unfit;
-use waypost_schemas::{cause::Position, event::Event, time::Micros, topic::Topic};
+use waypost_schemas::{cause::Position, event::Event, machine, time::Micros, topic::Topic};
 
 use crate::registry::Change;
 
@@ -80,6 +80,11 @@ pub struct Unreadable {
     pub number: u16,
     /// What is wrong with it.
     pub detail: String,
+}
+
+/// What everybody knows of a machine.
+pub fn spec<M: Machine>() -> &'static machine::Spec {
+    machine::of(M::NAME).expect("every machine is in the catalogue: see its test")
 }
 
 /// A pure fold of one partition of its driving topic.

@@ -7,6 +7,9 @@ use std::ops::RangeInclusive;
 
 use crate::topic::Topic;
 
+/// The behaviour that a machine has before any was set.
+pub const BEHAVIOUR_FIRST: i32 = 1;
+
 /// A machine, as everybody knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -14,7 +17,7 @@ pub struct Spec {
     pub name: &'static str,
     /// The topic whose records cause its effects.
     pub drives: Topic,
-    /// The numbers of the behaviours that this version knows; 1 holds until another is set.
+    /// The numbers of the behaviours that this version has.
     pub behaviours: RangeInclusive<i32>,
 }
 

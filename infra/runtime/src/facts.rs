@@ -4,12 +4,16 @@
 //! Unlike zones and rules these hold whatever a record's registry stamp says, for live runs and replays alike: who asks
 //! reads the registry up to its end as it stands now. A reader that meets a hole asks [`hole_accepted`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use waypost_schemas::{
     cause::Position,
     codec,
     event::Event,
+    machine::BEHAVIOUR_FIRST,
     topic::{Topic, TopicPartition},
 };
 
@@ -21,8 +25,8 @@ use crate::{
 /// The registry's one partition.
 const REGISTRY: TopicPartition = TopicPartition { topic: Topic::Registry, partition: 0 };
 
-/// The behaviour that a machine has before any was set.
-const BEHAVIOUR_FIRST: i32 = 1;
+/// How long a broker that did not answer is left alone.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// The facts of the registry up to some offset: a fold of its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,7 +80,7 @@ impl Facts {
     /// Reads the registry from its beginning up to its end as it stands now; waits while the broker is away.
     pub async fn read(broker: &dyn Broker) -> Result<Self, Error> {
         let mut facts = Self::default();
-        let end = broker.bounds(vec![Topic::Registry]).await?.get(&REGISTRY).map_or(0, |bounds| bounds.high);
+        let end = end(broker).await?;
         if end == 0 {
             return Ok(facts);
         }
@@ -105,9 +109,19 @@ impl Facts {
     }
 }
 
+/// The registry's end, asked of the broker now, until it answers.
+async fn end(broker: &dyn Broker) -> Result<i64, Error> {
+    loop {
+        match broker.bounds(vec![Topic::Registry]).await {
+            Err(Error::Unavailable { .. }) => tokio::time::sleep(RETRY).await,
+            bounds => return Ok(bounds?.get(&REGISTRY).map_or(0, |bounds| bounds.high)),
+        }
+    }
+}
+
 /// Whether the registry, read up to its end as it stands now, accepts a hole. A reader then calls
 /// [`Intake::pass`](crate::intake::Intake::pass) and admits the record again; otherwise it stops with the hole as its
-/// error. Says so in the log where it is accepted. [`Error::Unavailable`] where the broker does not answer.
+/// error. Says so in the log where it is accepted. Waits while the broker is away.
 pub async fn hole_accepted(broker: &dyn Broker, hole: &Hole) -> Result<bool, Error> {
     let accepted = Facts::read(broker).await?.accepts(hole);
     if accepted {

@@ -10,6 +10,7 @@ mod limits;
 mod media_type;
 mod message;
 mod object;
+mod operator;
 mod positions;
 mod rings;
 mod rule;
@@ -23,6 +24,7 @@ pub use frame::{Frame, FrameRefusal, frame};
 pub use geojson::{vertices, zone, zone_id};
 pub use limits::Limits;
 pub use message::message;
+pub use operator::{behaviour, hole, skip};
 pub use positions::{Report, Sender, report};
 pub use rule::{rule, rule_id};
 

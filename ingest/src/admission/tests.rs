@@ -224,9 +224,67 @@ fn bad_rules() -> Vec<(String, Code, &'static str)> {
     ]
 }
 
+fn bad_holes() -> Vec<(String, Code, &'static str)> {
+    let of = |position: &str| format!(r#"{{"position":"{position}"}}"#);
+    vec![
+        (of("positions/3/1288"), Code::BadPosition, "positions"),
+        (of("dead-letters/3/1288"), Code::BadPosition, "dead-letters"),
+        (of("nowhere/3/1288"), Code::BadPosition, "position"),
+        (of("inboxes/3"), Code::BadPosition, "position"),
+        (of("inboxes/3/1288/0"), Code::BadPosition, "position"),
+        (of("inboxes/-3/1"), Code::BadPosition, "position"),
+        (of("inboxes/3/+1"), Code::BadPosition, "position"),
+        (r#"{"position":7}"#.into(), Code::BadField, "string"),
+        (r#"["inboxes/3/1288"]"#.into(), Code::BadField, "object"),
+        (r#"{"position":"inboxes/3/1288","by":"me"}"#.into(), Code::BadField, "by"),
+        ("{".into(), Code::BadJson, "EOF"),
+    ]
+}
+
+fn bad_skips() -> Vec<(String, Code, &'static str)> {
+    let of = |machine: &str| format!(r#"{{"machine":"{machine}","position":"positions/3/1288"}}"#);
+    vec![
+        (of("alerts"), Code::BadPosition, "driven by matches"),
+        (of("projector"), Code::UnknownMachine, "spatial"),
+        (of(""), Code::UnknownMachine, "machine"),
+        (r#"{"position":"positions/3/1288"}"#.into(), Code::BadField, "machine"),
+        (r#"{"machine":"spatial","position":"positions/3/x"}"#.into(), Code::BadPosition, "position"),
+    ]
+}
+
+fn bad_behaviours() -> Vec<(String, Code, &'static str)> {
+    let of = |machine: &str, number: &str| format!(r#"{{"machine":"{machine}","number":{number}}}"#);
+    vec![
+        (of("spatial", "0"), Code::UnknownBehaviour, "behaviours 1 to 1 of spatial"),
+        (of("spatial", "2"), Code::UnknownBehaviour, "number is 2"),
+        (of("spatial", "-2147483648"), Code::UnknownBehaviour, "number"),
+        (of("spatial", "4294967297"), Code::BadField, "4294967297"),
+        (of("spatial", "1.5"), Code::BadField, "1.5"),
+        (of("ingest", "1"), Code::UnknownMachine, "machine"),
+    ]
+}
+
+#[test]
+fn what_an_operator_may_say_of_the_log_is_read() {
+    let by = user();
+    let accepted = hole(br#"{"position":"inboxes/3/1288"}"#, &by).unwrap();
+    assert_eq!((accepted.position().to_string().as_str(), &accepted.by), ("inboxes/3/1288", &by));
+    let skipped = skip(br#"{"machine":"spatial","position":"positions/3/1288"}"#, &by).unwrap();
+    assert_eq!((&*skipped.machine, &*skipped.position().to_string()), ("spatial", "positions/3/1288"));
+    let set = behaviour(br#"{"machine":"alerts","number":1}"#, &by).unwrap();
+    assert_eq!((&*set.machine, set.number), ("alerts", 1));
+}
+
 /// Codes that admission does not give: they need a log.
-const OF_THE_LOG: [Code; 4] =
-    [Code::AckBeyondEnd, Code::RecordTooLarge, Code::RegistryBehind, Code::LogUnavailable];
+const OF_THE_LOG: [Code; 7] = [
+    Code::AckBeyondEnd,
+    Code::NotInTheLog,
+    Code::MachineRuns,
+    Code::AlreadyFolded,
+    Code::RecordTooLarge,
+    Code::RegistryBehind,
+    Code::LogUnavailable,
+];
 
 fn check<T>(cases: Vec<(String, Code, &str)>, admit: impl Fn(&str) -> Result<T, Refusal>) -> BTreeSet<Code> {
     let mut reached = BTreeSet::new();
@@ -245,6 +303,10 @@ fn every_refusal_has_its_code_and_names_the_place() {
     let mut reached = check(bad_reports(), |body| report_of(body, false));
     reached.extend(check(bad_zones(), zone_of));
     reached.extend(check(bad_rules(), rule_of));
+    let by = user();
+    reached.extend(check(bad_holes(), |body| hole(body.as_bytes(), &by)));
+    reached.extend(check(bad_skips(), |body| skip(body.as_bytes(), &by)));
+    reached.extend(check(bad_behaviours(), |body| behaviour(body.as_bytes(), &by)));
     reached.extend(frame_tests::refusals());
     reached.extend(OF_THE_LOG);
     let missing: Vec<_> = Code::ALL.iter().filter(|c| !reached.contains(c)).collect();

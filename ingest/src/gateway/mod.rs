@@ -2,6 +2,7 @@
 
 mod feature;
 mod messages;
+mod operator;
 mod positions;
 mod refusal;
 mod rules;
@@ -47,7 +48,8 @@ impl FromRef<Gateway> for Auth {
     }
 }
 
-/// The routes: `POST /v1/positions`, `POST /v1/messages`, `POST /v1/tokens`, and zones and rules as resources.
+/// The routes: `POST /v1/positions`, `POST /v1/messages`, `POST /v1/tokens`, zones and rules as resources, and
+/// what operators say of the log itself (`/v1/holes`, `/v1/skips`, `/v1/behaviours`).
 pub fn router(gateway: Gateway) -> Router {
     let zone = put(zones::define).get(zones::show).delete(zones::remove);
     let zone = zone.layer(http::body_bytes_max(gateway.zone_bytes_max));
@@ -59,6 +61,9 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/zones/{id}", zone)
         .route("/v1/rules", get(rules::list))
         .route("/v1/rules/{id}", put(rules::define).get(rules::show).delete(rules::remove))
+        .route("/v1/holes", get(operator::holes).post(operator::accept))
+        .route("/v1/skips", get(operator::skips).post(operator::skip))
+        .route("/v1/behaviours", get(operator::behaviours).post(operator::set))
         .with_state(gateway)
 }
 

@@ -30,15 +30,19 @@ fn count(code: &'static str) {
 }
 
 /// The answer to a write of the registry: `{"id", "version", "changed"}`, or that there is nothing to remove.
-pub(super) fn written(id: &str, outcome: Outcome) -> Result<axum::Json<serde_json::Value>, Problem> {
+pub(super) fn written(
+    kind: &str,
+    id: &str,
+    outcome: Outcome,
+) -> Result<axum::Json<serde_json::Value>, Problem> {
     let (version, changed) = match outcome {
         Outcome::Changed(version) => (version, true),
         Outcome::Same(version) => (version, false),
-        Outcome::Absent => return Err(absent()),
+        Outcome::Absent => return Err(absent(kind, id)),
     };
     Ok(axum::Json(serde_json::json!({"id": id, "version": version, "changed": changed})))
 }
 
-pub(super) fn absent() -> Problem {
-    Problem::new(&codes::NOT_FOUND).detail("there is nothing of that id")
+pub(super) fn absent(kind: &str, id: &str) -> Problem {
+    Problem::new(&codes::NOT_FOUND).detail(format!("there is no {kind} {id}"))
 }

@@ -25,7 +25,13 @@ pub(super) async fn define(
     let _place = gateway.appender.enter()?;
     let body = http::json_bytes(request).await?;
     let rule = admission::rule(rule_id, &body, &identity.user, &gateway.limits)?;
-    refusal::written(&id, gateway.writer.write(&Change::Rule(rule)).await?)
+    let zones = rule.zones.clone().unwrap_or_default();
+    let mut answer = refusal::written("rule", &id, gateway.writer.write(&Change::Rule(rule)).await?)?;
+    // A rule may wait for its zones; more often a name is misspelt.
+    let view = gateway.view()?;
+    let unknown: Vec<_> = zones.into_iter().filter(|zone| !view.zones.contains_key(zone)).collect();
+    answer["unknown_zones"] = json!(unknown);
+    Ok(answer)
 }
 
 pub(super) async fn remove(
@@ -35,7 +41,7 @@ pub(super) async fn remove(
 ) -> Result<Json<Value>, Problem> {
     let _place = gateway.appender.enter()?;
     let removed = RuleRemoved { rule: admission::rule_id(&id)?, by: identity.user };
-    refusal::written(&id, gateway.writer.write(&Change::NoRule(removed)).await?)
+    refusal::written("rule", &id, gateway.writer.write(&Change::NoRule(removed)).await?)
 }
 
 pub(super) async fn show(
@@ -43,9 +49,9 @@ pub(super) async fn show(
     _: Operator,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    let id = admission::rule_id(&id)?;
+    let rule = admission::rule_id(&id)?;
     let view = gateway.view()?;
-    view.rules.get(&id).map(|rule| Json(shown(rule))).ok_or_else(refusal::absent)
+    view.rules.get(&rule).map(|rule| Json(shown(rule))).ok_or_else(|| refusal::absent("rule", &id))
 }
 
 pub(super) async fn list(State(gateway): State<Gateway>, _: Operator) -> Result<Json<Value>, Problem> {

@@ -23,7 +23,7 @@ pub(super) async fn define(
     let body = http::json_bytes(request).await?;
     let limits = gateway.limits;
     let zone = off_async(move || admission::zone(zone_id, &body, &identity.user, &limits)).await??;
-    refusal::written(&id, gateway.writer.write(&Change::Zone(zone)).await?)
+    refusal::written("zone", &id, gateway.writer.write(&Change::Zone(zone)).await?)
 }
 
 pub(super) async fn remove(
@@ -33,7 +33,7 @@ pub(super) async fn remove(
 ) -> Result<Json<Value>, Problem> {
     let _place = gateway.appender.enter()?;
     let removed = ZoneRemoved { zone: admission::zone_id(&id)?, by: identity.user };
-    refusal::written(&id, gateway.writer.write(&Change::NoZone(removed)).await?)
+    refusal::written("zone", &id, gateway.writer.write(&Change::NoZone(removed)).await?)
 }
 
 pub(super) async fn show(
@@ -41,8 +41,8 @@ pub(super) async fn show(
     _: Operator,
     Path(id): Path<String>,
 ) -> Result<feature::Body, Problem> {
-    let id = admission::zone_id(&id)?;
-    let zone = gateway.view()?.zones.get(&id).cloned().ok_or_else(refusal::absent)?;
+    let zone = admission::zone_id(&id)?;
+    let zone = gateway.view()?.zones.get(&zone).cloned().ok_or_else(|| refusal::absent("zone", &id))?;
     off_async(move || feature::body(&zone)).await
 }
 

@@ -20,7 +20,7 @@ use waypost_schemas::{
 
 pub use bounds::Bounds;
 pub(crate) use lag::Lag;
-pub use view::{Change, Rule, Standing, View, Zone};
+pub use view::{Change, Rule, Said, Standing, View, Zone};
 pub use writer::{Outcome, Writer};
 
 /// The registry's one partition.

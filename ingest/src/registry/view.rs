@@ -1,8 +1,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use waypost_schemas::{
-    event::{Event, LogFounded, RuleDefined, RuleRemoved, ZoneDefined, ZoneRemoved},
-    id::{RuleId, ZoneId},
+    cause::Position,
+    event::{
+        BehaviourSet, Event, HoleAccepted, LogFounded, RecordSkipped, RuleDefined, RuleRemoved, ZoneDefined,
+        ZoneRemoved,
+    },
+    id::{RuleId, UserId, ZoneId},
 };
 
 use super::bounds::{self, Bounds};
@@ -30,6 +34,15 @@ pub struct Rule {
     pub defined: RuleDefined,
 }
 
+/// Who said a thing, and where in the registry it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The registry offset at which it was said first.
+    pub version: i64,
+    /// The operator.
+    pub by: UserId,
+}
+
 /// What the registry says up to some offset: a fold of its records.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
@@ -39,6 +52,12 @@ pub struct View {
     pub zones: BTreeMap<ZoneId, Arc<Zone>>,
     /// The rules that stand.
     pub rules: BTreeMap<RuleId, Arc<Rule>>,
+    /// The holes that were accepted, by the place of the record behind each.
+    pub holes: BTreeMap<Position, Said>,
+    /// The records that machines skip, by machine and place.
+    pub skips: BTreeMap<(Box<str>, Position), Said>,
+    /// The behaviour that was set last, by machine.
+    pub behaviours: BTreeMap<Box<str>, (i32, Said)>,
 }
 
 /// A change that somebody asks for.
@@ -54,6 +73,12 @@ pub enum Change {
     Rule(RuleDefined),
     /// A rule is removed.
     NoRule(RuleRemoved),
+    /// A hole is accepted.
+    Hole(HoleAccepted),
+    /// A record is skipped.
+    Skip(RecordSkipped),
+    /// A behaviour is set.
+    Behaviour(BehaviourSet),
 }
 
 /// What a change would do.
@@ -89,6 +114,17 @@ impl View {
             Event::RuleRemoved(removed) => {
                 self.rules.remove(&removed.rule);
             }
+            Event::HoleAccepted(hole) => {
+                let said = Said { version: offset, by: hole.by.clone() };
+                self.holes.entry(hole.position()).or_insert(said);
+            }
+            Event::RecordSkipped(skip) => {
+                let said = Said { version: offset, by: skip.by.clone() };
+                self.skips.entry(skip_key(&skip)).or_insert(said);
+            }
+            Event::BehaviourSet(BehaviourSet { machine, number, by }) => {
+                self.behaviours.insert(machine.into(), (number, Said { version: offset, by }));
+            }
             _ => return false,
         }
         true
@@ -113,6 +149,12 @@ impl View {
             }
             Change::NoZone(removed) => present(self.zones.contains_key(&removed.zone)),
             Change::NoRule(removed) => present(self.rules.contains_key(&removed.rule)),
+            Change::Hole(hole) => same(self.holes.get(&hole.position()).map(|said| said.version)),
+            Change::Skip(skip) => same(self.skips.get(&skip_key(skip)).map(|said| said.version)),
+            Change::Behaviour(asked) => {
+                let stands = self.behaviours.get(asked.machine.as_str());
+                same(stands.filter(|(number, _)| *number == asked.number).map(|(_, said)| said.version))
+            }
         }
     }
 }
@@ -128,6 +170,9 @@ impl Change {
             Self::Rule(RuleDefined { rule, .. }) | Self::NoRule(RuleRemoved { rule, .. }) => {
                 format!("rule/{rule}")
             }
+            Self::Hole(hole) => format!("hole/{}", hole.position()),
+            Self::Skip(skip) => format!("skip/{}/{}", skip.machine, skip.position()),
+            Self::Behaviour(set) => format!("behaviour/{}", set.machine),
         }
     }
 
@@ -139,16 +184,23 @@ impl Change {
             Self::NoZone(event) => event.into(),
             Self::Rule(event) => event.into(),
             Self::NoRule(event) => event.into(),
+            Self::Hole(event) => event.into(),
+            Self::Skip(event) => event.into(),
+            Self::Behaviour(event) => event.into(),
         }
     }
+}
+
+fn skip_key(skip: &RecordSkipped) -> (Box<str>, Position) {
+    (skip.machine.as_str().into(), skip.position())
 }
 
 #[cfg(test)]
 mod tests {
     use waypost_schemas::{
         event::{Circle, Crossing, Geometry},
-        id::UserId,
         place::Place,
+        topic::Topic,
     };
 
     use super::*;
@@ -195,5 +247,36 @@ mod tests {
             }
         }
         assert_eq!(view, View { log: Some("x".into()), ..View::default() });
+    }
+
+    #[test]
+    fn what_is_said_of_the_log_is_said_once_and_a_behaviour_whenever_it_differs() {
+        let mut view = View::default();
+        let by = |by: &str| UserId::new(by).unwrap();
+        let hole = |offset, who| {
+            Change::Hole(HoleAccepted { topic: Topic::Inboxes, partition: 3, offset, by: by(who) })
+        };
+        let skip = |machine: &str, who| {
+            let (machine, topic) = (machine.to_owned(), Topic::Positions);
+            Change::Skip(RecordSkipped { machine, topic, partition: 3, offset: 9, by: by(who) })
+        };
+        let set =
+            |number, who| Change::Behaviour(BehaviourSet { machine: "spatial".into(), number, by: by(who) });
+        for (offset, (change, standing)) in (0..).zip([
+            (hole(7, "a"), Standing::Differs),
+            (hole(7, "b"), Standing::Same(0)),
+            (hole(8, "a"), Standing::Differs),
+            (skip("spatial", "a"), Standing::Differs),
+            (skip("spatial", "b"), Standing::Same(3)),
+            (skip("alerts", "a"), Standing::Differs),
+            (set(1, "a"), Standing::Differs),
+            (set(1, "b"), Standing::Same(6)),
+            (set(2, "a"), Standing::Differs),
+            (set(1, "a"), Standing::Differs),
+        ]) {
+            assert_eq!(view.standing(&change), standing, "step {offset}");
+            assert!(view.apply(offset, change.event()));
+        }
+        assert_eq!((view.holes.len(), view.skips.len(), view.behaviours["spatial"].0), (2, 2, 1));
     }
 }

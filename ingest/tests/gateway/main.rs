@@ -2,6 +2,7 @@
 
 mod messages;
 mod node;
+mod operator;
 
 use std::time::Duration;
 
@@ -83,8 +84,9 @@ async fn a_fix_after_a_rule_is_stamped_with_it() {
 async fn a_zone_is_read_as_it_was_written_and_written_once() {
     let node = Node::start().await;
     let path = "/v1/zones/depot%2F7%20%C3%A9";
-    assert_eq!(node.get(path).await.problem().1, "not_found");
-    assert_eq!(node.delete(path).await.problem().1, "not_found");
+    for absent in [node.get(path).await, node.delete(path).await] {
+        assert_eq!(absent.problem(), (404, "not_found", "there is no zone depot/7 é"));
+    }
     let id = "depot/7 é";
     assert_eq!(node.put(path, SQUARE).await.ok(), json!({"id": id, "version": 0, "changed": true}));
     assert_eq!(node.put(path, SQUARE).await.ok(), json!({"id": id, "version": 0, "changed": false}));
@@ -127,6 +129,7 @@ async fn a_rule_is_read_as_it_was_written_and_written_once() {
     let rule = r#"{"on":["exit"],"zones":["A"],"subjects":["b","a"],"notify":["warden"]}"#;
     assert_eq!(node.put("/v1/rules/r", rule).await.ok()["changed"], true);
     assert_eq!(node.put("/v1/rules/r", rule).await.ok()["changed"], false);
+    assert_eq!(node.get("/v1/rules/q").await.problem().2, "there is no rule q");
     let stands = json!({"id": "r", "version": 0, "on": ["exit"], "zones": ["A"], "subjects": ["a", "b"],
         "notify": ["warden"], "by": "warden"});
     assert_eq!(node.get("/v1/rules/r").await.ok(), stands);
@@ -134,6 +137,24 @@ async fn a_rule_is_read_as_it_was_written_and_written_once() {
     assert_eq!(node.delete("/v1/rules/r").await.ok()["version"], 1);
     assert_eq!(node.delete("/v1/rules/r").await.problem().1, "not_found");
     assert_eq!(node.log(Topic::Registry).len(), 2);
+}
+
+#[tokio::test]
+async fn a_rule_that_names_an_unknown_zone_is_taken_and_the_answer_says_so() {
+    let node = Node::start().await;
+    node.put("/v1/zones/A", SQUARE).await.ok();
+    let rule =
+        |zones: &str| format!(r#"{{"on":["exit"],"zones":{zones},"subjects":"all","notify":["warden"]}}"#);
+    for (zones, unknown) in [
+        (r#"["A","B","C"]"#, json!(["B", "C"])),
+        (r#"["A"]"#, json!([])),
+        (r#""all""#, json!([])),
+        (r#"["B"]"#, json!(["B"])),
+    ] {
+        let answer = node.put("/v1/rules/r", rule(zones)).await.ok();
+        assert_eq!((&answer["unknown_zones"], &answer["changed"]), (&unknown, &json!(true)), "{zones}");
+    }
+    assert_eq!(node.put("/v1/rules/r", rule(r#"["B"]"#)).await.ok()["unknown_zones"], json!(["B"]));
 }
 
 #[tokio::test]
@@ -150,6 +171,12 @@ async fn who_may_not_is_refused() {
         (Method::DELETE, "/v1/rules/r"),
         (Method::GET, "/v1/rules"),
         (Method::POST, "/v1/tokens"),
+        (Method::POST, "/v1/holes"),
+        (Method::GET, "/v1/holes"),
+        (Method::POST, "/v1/skips"),
+        (Method::GET, "/v1/skips"),
+        (Method::POST, "/v1/behaviours"),
+        (Method::GET, "/v1/behaviours"),
     ] {
         let refused = node.call(method.clone(), path, device, "{}").await;
         assert_eq!(refused.problem().1, "forbidden", "{method} {path}");

@@ -2,6 +2,7 @@
 
 use waypost_runtime::{
     broker::{Incoming, Outgoing},
+    facts::{self, Facts},
     intake::{Admitted, Hole, Intake},
 };
 use waypost_schemas::{
@@ -75,17 +76,18 @@ fn caused_at(record: &Incoming) -> Micros {
 
 /// Folds records into a batch.
 #[derive(Debug)]
-pub(super) struct Folding {
+pub(super) struct Folding<'a> {
     partition: TopicPartition,
+    facts: &'a Facts,
     intake: Intake,
     last: Option<Incoming>,
     bytes: usize,
     batch: Batch,
 }
 
-impl Folding {
-    /// Begins where a row stands; `None` for a topic that is not projected.
-    pub(super) fn new(partition: TopicPartition, row: &Row) -> Option<Self> {
+impl<'a> Folding<'a> {
+    /// Begins where a row stands, and passes the holes that the facts accept; `None` for a topic that is not projected.
+    pub(super) fn new(partition: TopicPartition, row: &Row, facts: &'a Facts) -> Option<Self> {
         let batch = Batch {
             from: row.next,
             next: row.next,
@@ -98,6 +100,7 @@ impl Folding {
         };
         Some(Self {
             partition,
+            facts,
             intake: Intake::new(partition, row.seqs.clone()),
             last: None,
             bytes: 0,
@@ -111,7 +114,7 @@ impl Folding {
             if record.offset < self.batch.next || self.batch.hole.is_some() {
                 continue;
             }
-            match self.intake.admit(&record) {
+            match self.admit(&record) {
                 Ok(admitted) => self.take(record, admitted),
                 Err(hole) => {
                     self.batch.next = record.offset;
@@ -122,6 +125,17 @@ impl Folding {
         }
         if self.batch.hole.is_none() {
             self.batch.next = self.batch.next.max(next);
+        }
+    }
+
+    fn admit(&mut self, record: &Incoming) -> Result<Admitted, Hole> {
+        match self.intake.admit(record) {
+            Err(hole) if self.facts.accepts(&hole) => {
+                facts::warn_of_hole(&hole);
+                self.intake.pass(&hole);
+                self.intake.admit(record)
+            }
+            admitted => admitted,
         }
     }
 

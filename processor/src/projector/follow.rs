@@ -6,6 +6,8 @@ use tokio::sync::Mutex;
 use waypost_runtime::{
     broker::{self, Broker, Feed, Producer, Reader},
     config,
+    facts::Facts,
+    intake::Hole,
 };
 use waypost_schemas::topic::TopicPartition;
 
@@ -36,19 +38,42 @@ pub(super) struct Shared {
 pub(super) async fn follow(shared: Arc<Shared>, partition: TopicPartition) -> Result<(), Error> {
     let held = Held { shared, partition };
     let cluster = held.shared.cluster().await?;
+    let mut facts = Facts::default();
     loop {
         let row = held.shared.store.row(partition, &cluster).await?;
         held.shared.verify(partition, &cluster, &row).await?;
-        go_on(&held.shared, partition, row).await?;
-        tracing::warn!(%partition, "another projector has moved this partition on: reading again how far it is");
+        match go_on(&held.shared, partition, row, &facts).await? {
+            Stop::Fenced => {
+                tracing::warn!(%partition, "another projector has moved this partition on: reading again how far it is");
+            }
+            Stop::Hole(hole) => {
+                facts = Facts::read(&*held.shared.broker).await?;
+                if !facts.accepts(&hole) {
+                    return Err(hole.into());
+                }
+            }
+        }
     }
 }
 
-/// Projects from a row on, until the row turns out to stand elsewhere.
-async fn go_on(shared: &Shared, partition: TopicPartition, mut row: Row) -> Result<(), Error> {
+/// Why projecting does not go on where it was.
+enum Stop {
+    /// The row stands elsewhere.
+    Fenced,
+    /// Records are missing, and what is known of the facts does not accept it.
+    Hole(Hole),
+}
+
+/// Projects from a row on, until the row turns out to stand elsewhere, or records are missing.
+async fn go_on(
+    shared: &Shared,
+    partition: TopicPartition,
+    mut row: Row,
+    facts: &Facts,
+) -> Result<Stop, Error> {
     let (mut feed, mut ahead) = shared.open(partition, &row).await?;
     loop {
-        let Some(mut folding) = Folding::new(partition, &row) else {
+        let Some(mut folding) = Folding::new(partition, &row, facts) else {
             return Err(Error::NotProjected { partition });
         };
         shared.heads.set(partition, Some(Head::Written));
@@ -64,12 +89,12 @@ async fn go_on(shared: &Shared, partition: TopicPartition, mut row: Row) -> Resu
             shared.producer.send(letters).await?.await?;
         }
         if batch.next > batch.from && shared.store.write(partition, &batch).await? == Written::Fenced {
-            return Ok(());
+            return Ok(Stop::Fenced);
         }
         metrics::counter!("waypost_projector_rows_total", "topic" => partition.topic.name())
             .increment(batch.rows.len() as u64);
         if let Some(hole) = batch.hole {
-            return Err(hole.into());
+            return Ok(Stop::Hole(hole));
         }
         row = Row { next: batch.next, seqs: batch.seqs, checkpoint: batch.checkpoint, ..row };
     }
@@ -135,7 +160,7 @@ impl Shared {
         &self,
         feed: &mut dyn Feed,
         partition: TopicPartition,
-        folding: &mut Folding,
+        folding: &mut Folding<'_>,
     ) -> Result<(), Error> {
         while folding.is_empty() {
             let batch = feed.next().await?;

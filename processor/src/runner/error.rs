@@ -1,7 +1,9 @@
 //! Why a partition, and with it the process, cannot go on.
 
+use std::ops::RangeInclusive;
+
 use waypost_runtime::{broker, intake::Hole};
-use waypost_schemas::topic::TopicPartition;
+use waypost_schemas::{cause::Position, topic::TopicPartition};
 
 use crate::registry::reader;
 
@@ -25,6 +27,42 @@ pub enum Error {
         /// Where.
         #[source]
         source: Hole,
+    },
+    /// A record makes the machine panic; it will again, until it is skipped or the machine is mended.
+    #[error(
+        "{machine} cannot fold {position}: it panicked. Mend it with another version, or take the record out of what it \
+         folds: stop every process that runs it, start waypost up --only ingest where nothing else takes it, then \
+         waypost records skip --machine {machine} {position}"
+    )]
+    Panicked {
+        /// The machine.
+        machine: &'static str,
+        /// The record.
+        position: Position,
+    },
+    /// The registry asks for a behaviour that this version does not have.
+    #[error(
+        "{machine}: the registry sets its behaviour {number}, and this version of waypost has {} to {}: start a version \
+         that has behaviour {number} of {machine}",
+        known.start(),
+        known.end()
+    )]
+    Behaviour {
+        /// The machine.
+        machine: &'static str,
+        /// The number that is set.
+        number: i32,
+        /// The numbers that this version has.
+        known: RangeInclusive<i32>,
+    },
+    /// The facts of the registry cannot be read.
+    #[error("{machine}: the registry cannot be read to its end")]
+    Facts {
+        /// The machine.
+        machine: &'static str,
+        /// Why not.
+        #[source]
+        source: reader::Error,
     },
     /// The registry does not reach where a record asks for.
     #[error("{machine}: {partition} at offset {offset} needs the registry")]

@@ -98,6 +98,12 @@ impl<M: Machine> Fold<M> {
         Ok(admitted)
     }
 
+    /// Passes the next record by: nothing of it is folded, but that its number was taken.
+    pub(super) fn skip(&mut self, record: &Incoming) -> Result<(), Hole> {
+        self.next = record.offset + 1;
+        self.intake.skip(record)
+    }
+
     /// Up to where the machine must be given the registry, and where that begins, if it lacks any of it.
     pub(super) fn lacks(&self) -> Option<(i64, i64)> {
         (M::LOOKS_AT_REGISTRY && self.looked < self.view).then_some((self.looked, self.view))

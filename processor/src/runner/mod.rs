@@ -21,7 +21,9 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, marker::PhantomData, ops::RangeInclusive, pin::pin, sync::Arc, time::Duration,
+};
 
 use waypost_runtime::{
     broker::{self, Bounds, Boxed, Broker, Committer, GroupSpec, Member, Membership, Producer, Reader},
@@ -35,7 +37,10 @@ use waypost_schemas::topic::{Partitions, Topic, TopicPartition};
 pub use self::error::{Error, Refusal};
 pub(crate) use self::publish::Places;
 use self::{fault::Faults, owned::Owned};
-use crate::{machine::Machine, registry::Registry};
+use crate::{
+    machine::{self, Machine},
+    registry::Registry,
+};
 
 /// How long a broker that did not answer is left alone.
 const RETRY: Duration = Duration::from_millis(200);
@@ -76,6 +81,8 @@ struct Shared {
     /// How many records are folded before their effects are sent.
     slice_records: usize,
     machine: &'static str,
+    /// The behaviours that this version of the machine has.
+    behaviours: RangeInclusive<i32>,
     group: String,
     /// The cluster's id.
     cluster: String,
@@ -103,11 +110,15 @@ impl<M: Machine> Runner<M> {
         let moved = owned.moved();
         let mut committing: Option<Committing> = None;
         let mut measure = tokio::time::interval(MEASURE);
+        // What was set before is each partition's to look at, which may lie beyond it.
+        let (registry, read) = (shared.registry.clone(), shared.registry.next() - 1);
+        let mut unknown = pin!(registry.unknown_behaviour(M::NAME, read, &shared.behaviours));
         loop {
             tokio::select! {
                 biased;
                 () = lifecycle.soft_stopped() => return owned.finish().await,
                 ended = owned.ended() => ended?,
+                number = &mut unknown => return Err(shared.behaviour(number)),
                 said = member.next() => match said {
                     Membership::Assigned(partitions) => {
                         let committed = shared.committed();
@@ -151,7 +162,8 @@ impl<M: Machine> Runner<M> {
             );
             return Err(failed(broker::Error::Fatal { what }));
         }
-        let group = format!("waypost.{}", M::NAME);
+        let (group, behaviours) = (machine::spec::<M>().group(), machine::spec::<M>().behaviours.clone());
+        registry.facts().await.map_err(|source| Error::Facts { machine: M::NAME, source })?;
         let topics = std::iter::once(M::DRIVES).chain(M::LOOKS_AT).collect();
         let spec = GroupSpec { group: group.clone(), instance, topics };
         let (reader, producer) = (broker.reader().map_err(failed)?, broker.producer().map_err(failed)?);
@@ -167,6 +179,7 @@ impl<M: Machine> Runner<M> {
             snapshot_interval,
             slice_records: settings.batch_records_max.max(1),
             machine: M::NAME,
+            behaviours,
             group,
             cluster,
             keyed,
@@ -217,6 +230,10 @@ async fn retrying<'a, T>(
 impl Shared {
     fn failed(&self, source: broker::Error) -> Error {
         Error::Broker { machine: self.machine, source }
+    }
+
+    fn behaviour(&self, number: i32) -> Error {
+        Error::Behaviour { machine: self.machine, number, known: self.behaviours.clone() }
     }
 
     /// The bounds of a partition.

@@ -5,6 +5,8 @@
 //! of what lies before it is; and a snapshot is written only when what it covers is durable.
 
 use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
         Arc,
@@ -16,9 +18,10 @@ use std::{
 use tokio::sync::{Notify, watch};
 use waypost_runtime::{
     broker::{self, Batch, Bounds, Feed, Incoming, Outgoing},
-    intake::Admitted,
+    facts,
+    intake::{Admitted, Hole},
 };
-use waypost_schemas::{event::Event, topic::TopicPartition};
+use waypost_schemas::{cause::Position, event::Event, topic::TopicPartition};
 
 use super::{
     Error, Shared,
@@ -111,6 +114,8 @@ struct Task<M> {
     mark: Arc<Mark>,
     /// Effects of causes below this are folded, not sent.
     floor: i64,
+    /// The offsets of the records that an operator took out of what is folded.
+    skipped: BTreeSet<i64>,
     /// Up to where records are folded and their effects sent.
     sent: i64,
     /// The record before `sent`; where none was read since the start, its checkpoint.
@@ -160,6 +165,9 @@ impl<M: Machine> Task<M> {
             Some(looking) => Some(looking.open::<M>(&shared).await?),
             None => None,
         };
+        // Both hold whatever stamp a record carries, so the registry is read to its end, at every beginning anew.
+        let facts = shared.registry.facts().await.map_err(facts_of::<M>)?;
+        let skipped = facts.skipped(M::NAME, source);
         let mut fold: Fold<M> = match found.restored {
             Some(restored) => Fold::restored(restored.machine, restored.manifest, shared.keyed),
             None => Fold::new(source.partition, shared.keyed),
@@ -171,6 +179,10 @@ impl<M: Machine> Task<M> {
         let mut looked = None;
         if let Some((opened, batch)) = opened {
             looked.insert(opened).fold(&mut fold.machine, batch)?;
+        }
+        let needed = facts.behaviours_from(M::NAME, fold.view);
+        if let Some(number) = needed.into_iter().find(|number| !shared.behaviours.contains(number)) {
+            return Err(shared.behaviour(number));
         }
         let Bounds { high, .. } = bounds;
         let (next, took) = (fold.next, shared.clock.elapsed(began));
@@ -189,7 +201,8 @@ impl<M: Machine> Task<M> {
         let measures = Measures::new(M::NAME, source.partition);
         let (window, sent) = (Window::default(), next);
         let last = Last::restored(checkpoint);
-        let task = Self { shared, fold, feed, looked, window, publisher, measures, mark, floor, sent, last };
+        let task =
+            Self { shared, fold, feed, looked, window, publisher, measures, mark, floor, skipped, sent, last };
         Ok(Some((task, batch)))
     }
 
@@ -245,8 +258,7 @@ impl<M: Machine> Task<M> {
         let from = self.sent;
         for record in records.iter().filter(|record| record.offset >= from) {
             let before = out.len();
-            let admitted =
-                self.fold.admit(record).map_err(|source| Error::Hole { machine: M::NAME, source })?;
+            let Some(admitted) = self.admit(record).await? else { continue };
             let outcome = match admitted {
                 Admitted::Copy => continue,
                 Admitted::Unfit(why) => self.fold.bury(record, &why, &mut out),
@@ -262,7 +274,7 @@ impl<M: Machine> Task<M> {
                         self.send(&mut first, &mut out).await?;
                         self.reach(record, asked).await?;
                     }
-                    self.fold.apply(record, &event, &mut out)
+                    self.guarded(record, |fold| fold.apply(record, &event, &mut out))?
                 }
             };
             if let Outcome::Buried(code) = outcome {
@@ -282,6 +294,45 @@ impl<M: Machine> Task<M> {
         }
         self.sent = self.fold.next;
         self.shared.faults.at(Step::Sent)
+    }
+
+    /// Looks at the next record; `None` where an operator took it out of what is folded.
+    async fn admit(&mut self, record: &Incoming) -> Result<Option<Admitted>, Error> {
+        let skips = self.skipped.contains(&record.offset);
+        loop {
+            let admitted = if skips {
+                self.fold.skip(record).map(|()| None)
+            } else {
+                self.guarded(record, |fold| fold.admit(record))?.map(Some)
+            };
+            match admitted {
+                Ok(None) => {
+                    let (partition, offset) = (self.fold.source, record.offset);
+                    tracing::info!(machine = M::NAME, %partition, offset, "the record is skipped, as an operator has said");
+                    return Ok(None);
+                }
+                Ok(admitted) => return Ok(admitted),
+                Err(hole) => self.pass(hole).await?,
+            }
+        }
+    }
+
+    /// Passes a hole that an operator has accepted; any other stops the machine.
+    async fn pass(&mut self, hole: Hole) -> Result<(), Error> {
+        if !self.shared.registry.facts().await.map_err(facts_of::<M>)?.accepts(&hole) {
+            return Err(Error::Hole { machine: M::NAME, source: hole });
+        }
+        facts::warn_of_hole(&hole);
+        self.fold.intake.pass(&hole);
+        Ok(())
+    }
+
+    /// Does something with the fold that a record may make panic; the task must not fold on after that.
+    fn guarded<T>(&mut self, record: &Incoming, work: impl FnOnce(&mut Fold<M>) -> T) -> Result<T, Error> {
+        let TopicPartition { topic, partition } = self.fold.source;
+        let position = Position { topic, partition, offset: record.offset };
+        let done = catch_unwind(AssertUnwindSafe(|| work(&mut self.fold)));
+        done.map_err(|_| Error::Panicked { machine: M::NAME, position })
     }
 
     async fn send(&mut self, first: &mut Option<i64>, out: &mut Vec<Outgoing>) -> Result<(), Error> {
@@ -378,6 +429,10 @@ impl<M: Machine> Task<M> {
 
 pub(super) fn failed<M: Machine>(source: broker::Error) -> Error {
     Error::Broker { machine: M::NAME, source }
+}
+
+fn facts_of<M: Machine>(source: crate::registry::reader::Error) -> Error {
+    Error::Facts { machine: M::NAME, source }
 }
 
 fn registry<M: Machine>(

@@ -2,7 +2,9 @@
 
 use waypost_processor::projector::Error;
 use waypost_schemas::{
-    cause::Seq,
+    cause::{Position, Seq},
+    event::HoleAccepted,
+    id::UserId,
     topic::{Topic, TopicPartition},
 };
 
@@ -30,6 +32,41 @@ async fn a_hole_stops_the_projector_behind_what_came_before_it() {
         let next = format!("\"next_offset\": {}", first.offset + 1);
         assert!(rows["projection"].iter().any(|row| row.contains("inboxes") && row.contains(&next)));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_that_was_accepted_is_passed_and_what_follows_is_projected() {
+    let Some(postgres) = Postgres::start() else { return };
+    let (mut world, pool) = (World::new(), postgres.pool().await);
+    let entry = told("warden", &entering("ann", 0, "A", "R"));
+    world.derive(Topic::Inboxes, 0, "warden", entry.clone());
+    let append = |number| {
+        let seq = Seq { machine: "alerts".into(), partition: 0, number };
+        world.append_derived(Topic::Inboxes, "warden", &entry.clone().into(), &seq)
+    };
+    let behind = append(3);
+    append(4);
+    let late = append(2);
+    let second = append(9);
+    let accept = |at: Position| {
+        let (topic, partition, offset) = (at.topic, at.partition, at.offset);
+        let by = UserId::new("op").unwrap();
+        world.append(Topic::Registry, "hole", HoleAccepted { topic, partition, offset, by });
+    };
+    for hole in [behind, second] {
+        match Running::start(&world, "processor-1", &pool).failure().await {
+            Error::Hole(found) => assert_eq!(found.position(), hole),
+            error => panic!("{error}"),
+        }
+        accept(hole);
+    }
+    let running = Running::start(&world, "processor-1", &pool);
+    until_projected(&world, &pool).await;
+    running.stop().await;
+    let rows = all_rows(&pool).await;
+    assert_eq!(rows["inbox_entries"].len(), 4, "all but the one that came late, as a copy");
+    let copy = format!("\"offset\": {},", late.offset);
+    assert!(!rows["inbox_entries"].iter().any(|row| row.contains(&copy)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,5 +2,6 @@
 //! fold of the log derives, each record once.
 
 mod crashes;
+mod operators;
 mod refusals;
 mod world;

@@ -9,7 +9,9 @@ use waypost_runtime::{
     broker::{Broker, Headers, Incoming, Outgoing, memory::Cluster},
     clock::Clock,
     config,
+    facts::Facts,
     health::Health,
+    intake::Hole,
     lifecycle::{Cause as StopCause, Lifecycle},
 };
 use waypost_schemas::{
@@ -294,12 +296,26 @@ impl World {
         straight::<M>(self).into_iter().filter_map(first).collect()
     }
 
-    /// What a reader takes from a partition: no copy, and no hole.
+    /// What operators have said of the log.
+    fn facts(&self) -> Facts {
+        let mut facts = Facts::default();
+        let records = self.cluster.records(TopicPartition::new(Topic::Registry, 0));
+        records.iter().for_each(|record| facts.fold(record));
+        facts
+    }
+
+    /// What a reader takes from a partition: no copy, and no hole but those that are accepted.
     pub(super) fn read(&self, of: TopicPartition) -> Vec<(Seq, Incoming)> {
-        let mut map = SeqMap::default();
+        let (mut map, facts) = (SeqMap::default(), self.facts());
         let mut taken = Vec::new();
         for record in self.cluster.records(of) {
             let seq: Seq = std::str::from_utf8(record.header("seq").unwrap()).unwrap().parse().unwrap();
+            let hole = |expected| Hole { partition: of, offset: record.offset, seq: seq.clone(), expected };
+            if let Taken::Hole { expected } = map.clone().take(&seq)
+                && facts.accepts(&hole(expected))
+            {
+                map.pass(&seq);
+            }
             match map.take(&seq) {
                 Taken::Next => taken.push((seq, record)),
                 Taken::Copy => {}
@@ -362,7 +378,8 @@ fn straight_of<M: Machine>(world: &World, source: TopicPartition, changes: &[Arc
     } else {
         world.cluster.records(source)
     };
-    for record in records {
+    let skipped = world.facts().skipped(M::NAME, source);
+    for record in records.into_iter().filter(|record| !skipped.contains(&record.offset)) {
         let position = waypost_schemas::cause::Position {
             topic: source.topic,
             partition: source.partition,
