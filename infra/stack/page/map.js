@@ -132,8 +132,10 @@ export class Map2D {
   }
 
   setZones(zones) {
+    const others = zones.length !== this.zones.length;
     this.zones = zones;
-    this.changed();
+    if (others && !this.touched) this.fit();
+    else this.draw();
   }
 
   /** Takes devices as `{device, lon, lat, at}`; an older fix never replaces a newer one. */
