@@ -39,7 +39,9 @@ pub enum Admitted {
 /// Numbers of a derived stream are missing: the log has lost records, and reading on would hide it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{partition} at offset {offset} has seq {seq} where number {expected} should come: records are missing before it"
+    "{partition} at offset {offset} has seq {seq} where number {expected} should come: records are missing before it. \
+     Put the lost records back, or accept the loss: waypost holes accept {partition}/{offset} (where nothing runs that \
+     takes it, start waypost up --only ingest first)"
 )]
 pub struct Hole {
     /// The partition.

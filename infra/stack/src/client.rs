@@ -216,6 +216,11 @@ impl Client {
         self.answer(Method::GET, url, None).await
     }
 
+    /// Reads what a document of the stack says.
+    pub fn understand<T: DeserializeOwned>(&self, document: &serde_json::Value) -> Result<T, Error> {
+        T::deserialize(document).map_err(|source| Error::Foreign { url: self.address().to_owned(), source })
+    }
+
     /// Puts a JSON body.
     pub async fn put<B: Serialize, T: DeserializeOwned>(&self, path: &[&str], body: &B) -> Result<T, Error> {
         let body = serde_json::to_vec(body).expect("the commands' bodies are plain data");

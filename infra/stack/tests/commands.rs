@@ -18,7 +18,7 @@ use waypost_ingest::{Deps, Ingest};
 use waypost_processor::bench::track::Track;
 use waypost_runtime::{
     auth::{Claims, Keys, Role},
-    broker::memory::Cluster,
+    broker::{Outgoing, memory::Cluster},
     clock::Clock,
     config,
     health::Health,
@@ -266,11 +266,21 @@ async fn zones_and_rules_are_set_listed_shown_and_removed() {
     assert_eq!(node.run(&["zones", "remove", "zone 007"]).await.code, Some(0));
     let gone = node.run(&["zones", "show", "zone 007"]).await;
     assert_eq!(gone.code, Some(1));
-    assert!(gone.err.starts_with("waypost: not_found"), "{}", gone.err);
+    assert!(gone.err.starts_with("waypost: not_found: there is no zone zone 007"), "{}", gone.err);
+    assert_eq!(node.run(&["zones", "remove", "zone 000"]).await.code, Some(0));
+    let one = node.file("one.geojson", &geojson(&Track::generate(3, 1, 1, 1)));
+    let import = node.run(&["zones", "import", shown(&one), "--id-property", "name"]).await;
+    assert_eq!(import.out, "1 zone is set, 0 stood already, 0 features were refused\n");
 
     let add = ["rules", "add", "--id", "r/1", "--on", "enter,exit", "--zones", "zone 001", "--zones", "a, b"];
     let add = [&add[..], &["--subjects", "all", "--notify", "warden"]].concat();
-    assert!(node.run(&add).await.out.starts_with("rule r/1 is set"));
+    let added = node.run(&add).await;
+    assert!(added.out.starts_with("rule r/1 is set"));
+    assert!(
+        added.out.ends_with("\nwarning: there is no zone a, b; the rule waits until it is defined\n"),
+        "{}",
+        added.out
+    );
     assert!(node.run(&add).await.out.starts_with("rule r/1 stands already"));
     let listed = node.run(&["rules", "list"]).await.out;
     assert!(listed.contains("r/1") && listed.contains("exit,enter") && listed.contains("all"), "{listed}");
@@ -282,6 +292,53 @@ async fn zones_and_rules_are_set_listed_shown_and_removed() {
         node.run(&["rules", "list", "--json"]).await.out.split_whitespace().collect::<String>(),
         r#"{"rules":[]}"#
     );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_operator_says_of_the_log_is_said_and_listed() {
+    let node = Node::start().await;
+    for topic in [Topic::Inboxes, Topic::Positions] {
+        let (to, value) = (TopicPartition::new(topic, 3), Some("x".into()));
+        node.cluster.append(Outgoing { to, key: None, value, headers: Vec::new() }).unwrap();
+    }
+    let check = async |line: &[&str], code, out: &str, err: &str| {
+        let done = node.run(line).await;
+        assert_eq!(done.code, Some(code), "{line:?}: {}", done.err);
+        let flat = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(out) && done.err.contains(err), "{line:?}: {flat} {}", done.err);
+    };
+    check(&["holes", "accept", "inboxes/3/0"], 0, "the hole before inboxes/3/0 is accepted (version 0)", "")
+        .await;
+    check(&["holes", "accept", "inboxes/3/0"], 0, "was accepted already (version 0)", "").await;
+    check(&["holes", "accept", "inboxes/3/1"], 1, "", "not_in_the_log").await;
+    check(&["holes", "list"], 0, "inboxes/3/0 operator 0", "").await;
+    check(&["holes", "list", "--json"], 0, r#""position": "inboxes/3/0""#, "").await;
+    let skip = ["records", "skip", "--machine", "spatial"];
+    let skip = |position: &'static str| [&skip[..], &[position]].concat();
+    check(&skip("positions/3/0"), 0, "positions/3/0 for spatial is skipped (version 1)", "").await;
+    check(&skip("matches/3/0"), 1, "", "bad_position").await;
+    check(&["records", "list"], 0, "spatial positions/3/0 operator 1", "").await;
+    check(&["records", "list", "--json"], 0, r#""machine": "spatial""#, "").await;
+    check(&["behaviours", "list"], 0, "spatial 1 1 -", "").await;
+    let set = ["behaviours", "set", "--machine", "spatial"];
+    let set = |number: &'static str| [&set[..], &[number]].concat();
+    check(&set("1"), 0, "behaviour 1 of spatial is set (version 2)", "").await;
+    check(&set("2"), 1, "", "unknown_behaviour").await;
+    check(&["behaviours", "list"], 0, "spatial 1 1 operator", "").await;
+    check(&["behaviours", "list", "--json"], 0, r#""version": 2"#, "").await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_at_a_taken_port_leaves_no_directory_behind() {
+    let node = Node::start().await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (dir, address) = (node.dir.path().join("new"), taken.local_addr().unwrap().to_string());
+    let up = node.run(&["up", "--data-dir", shown(&dir), "--listen", &address]).await;
+    assert_eq!(up.code, Some(1));
+    assert!(up.err.contains("is taken by another program"), "{}", up.err);
+    assert!(!dir.exists());
     node.stop().await;
 }
 

@@ -201,8 +201,20 @@ impl<M: Machine> Task<M> {
         let measures = Measures::new(M::NAME, source.partition);
         let (window, sent) = (Window::default(), next);
         let last = Last::restored(checkpoint);
-        let task =
-            Self { shared, fold, feed, looked, window, publisher, measures, mark, floor, skipped, sent, last };
+        let task = Self {
+            shared,
+            fold,
+            feed,
+            looked,
+            window,
+            publisher,
+            measures,
+            mark,
+            floor,
+            skipped,
+            sent,
+            last,
+        };
         Ok(Some((task, batch)))
     }
 

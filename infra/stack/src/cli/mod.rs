@@ -1,16 +1,19 @@
 //! The command line: one module per command, each with its arguments and its `run`.
 
+mod behaviours;
 mod bench;
 mod config;
 mod demo;
 mod doctor;
 mod duration;
 mod file;
+mod holes;
 mod import;
 mod matches;
 mod memory;
 mod output;
 mod progress;
+mod records;
 mod rules;
 mod send;
 mod settings;
@@ -26,7 +29,7 @@ mod zones;
 
 use std::process::ExitCode;
 
-/// Location tracking on Apache Kafka: what phones and trackers report becomes matches, exactly once.
+/// Location and messaging on Apache Kafka: what devices report and users say arrives where it should, exactly once.
 #[derive(Debug, clap::Parser)]
 #[command(name = "waypost", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
@@ -50,6 +53,9 @@ enum Command {
     Tail(tail::Args),
     Simulate(simulate::Args),
     Topics(topics::Args),
+    Holes(holes::Args),
+    Records(records::Args),
+    Behaviours(behaviours::Args),
     Config(config::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
@@ -71,6 +77,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => tail::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Topics(args) => topics::run(args).await,
+        Command::Holes(args) => holes::run(args).await,
+        Command::Records(args) => records::run(args).await,
+        Command::Behaviours(args) => behaviours::run(args).await,
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Bench(args) => bench::run(args).await,

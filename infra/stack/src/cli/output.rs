@@ -25,6 +25,25 @@ pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<bool> {
     line(&serde_json::to_string_pretty(value)?)
 }
 
+/// Writes what came of a write of the registry: the stack's document, or a line of what `is` so now.
+pub(super) fn stands(
+    what: &str,
+    is: &str,
+    answer: &serde_json::Value,
+    as_json: bool,
+) -> anyhow::Result<bool> {
+    if as_json {
+        return json(answer);
+    }
+    let stands = if answer["changed"] == false { format!("was {is} already") } else { format!("is {is}") };
+    line(&format!("{what} {stands} (version {})", answer["version"]))
+}
+
+/// A number of things, in the singular where it is one.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// Writes rows under their heads, in columns that are as wide as they need.
 pub(super) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> anyhow::Result<bool> {
     write(columns(heads, rows).as_bytes())

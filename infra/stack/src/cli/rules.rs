@@ -165,6 +165,9 @@ async fn add(args: Add) -> anyhow::Result<ExitCode> {
     } else {
         let stands = if answer["changed"] == false { "stands already" } else { "is set" };
         output::line(&format!("rule {} {stands} (version {})", args.id, answer["version"]))?;
+        for zone in answer["unknown_zones"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            output::line(&format!("warning: there is no zone {zone}; the rule waits until it is defined"))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -113,6 +113,10 @@ async fn build(
 ) -> anyhow::Result<Stack> {
     let Options { mut settings, environment, parts, join } = options;
     let clock = Clock::system();
+    checks::descriptors()?;
+    // A start that fails at the port leaves no new directory behind; where one is there, who holds it is the better news.
+    let early =
+        if join || settings.data_dir.exists() { None } else { Some(checks::listen(settings.listen).await?) };
     let data =
         if join { DataDir::existing(&settings.data_dir)? } else { DataDir::create(&settings.data_dir)? };
     data.root().clone_into(&mut settings.data_dir);
@@ -126,8 +130,10 @@ async fn build(
     if parts.contains(&Part::Delivery) {
         locks.push(data.lock_instance_of("delivery", settings.instance)?);
     }
-    checks::descriptors()?;
-    let listener = checks::listen(settings.listen).await?;
+    let listener = match early {
+        Some(listener) => listener,
+        None => checks::listen(settings.listen).await?,
+    };
     let url = format!("http://{}", listener.local_addr().context("the HTTP port has no address")?);
 
     let foundation = Foundation::lay(&mut settings, &data, &environment, join, &stages, &clock).await?;

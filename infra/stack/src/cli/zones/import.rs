@@ -104,8 +104,10 @@ impl Summary {
     pub(in crate::cli) fn text(&self) -> String {
         let interrupted = if self.interrupted { "; interrupted, the same command goes on" } else { "" };
         format!(
-            "{} zones are set, {} stood already, {} features were refused{interrupted}",
-            self.changed, self.unchanged, self.refused
+            "{} set, {} stood already, {} refused{interrupted}",
+            output::count(self.changed, "zone is", "zones are"),
+            self.unchanged,
+            output::count(self.refused, "feature was", "features were"),
         )
     }
 }
