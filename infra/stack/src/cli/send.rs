@@ -36,7 +36,8 @@ const INPUT_BYTES_MAX: u64 = 1 << 20;
 /// id, so that it arrives once; while the stack is away, that goes on until --timeout.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 accepted; 1 refused, with the refusal's code on standard error, or not accepted in time.
+Exit codes: 0 accepted; 1 refused, with the refusal's code on standard error, or not
+accepted in time.
 
 Example:
   waypost send --from alice --to bob 'on my way'

@@ -29,14 +29,16 @@ const TOKEN_AGE_MIN: Duration = Duration::from_mins(1);
 /// The exit code where fewer entries came than were asked for.
 const EXIT_TOO_FEW: u8 = 3;
 
-/// Receive a user's inbox as one of the user's devices: print each entry, and acknowledge it
+/// Receive a user's inbox as one of the user's devices
 ///
+/// Prints each entry and acknowledges it.
 /// What was acknowledged does not come again: another run goes on where this one has stopped, and what came meanwhile
 /// comes first. A lost connection is made again. A message's sender learns by `delivered` that this device has it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 told to stop, or all that --count asks for came; 3 --for is over and fewer came; 1 another connection of
-this device has taken its place, or the stack refuses this one.
+Exit codes: 0 told to stop, or all that --count asks for came; 3 --for is over and
+fewer came; 1 another connection of this device has taken its place, or the stack
+refuses this one.
 
 Example:
   waypost tail --user bob

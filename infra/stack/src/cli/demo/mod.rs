@@ -35,7 +35,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 /// How many matches are counted at a time.
 const PAGE_MATCHES: &str = "10000";
 
-/// Show a running stack at work: vans between two depots, their matches, and two users who chat
+/// Show a running stack at work: vans, matches, and two users who chat
 ///
 /// Defines the zones and the rule `demo`, which tells the user `dispatcher`; lets vans of the user `fleet` drive, and
 /// alice and bob write to each other; and prints what arrives: messages, their V (delivered) and VV (read), and matches.

@@ -9,9 +9,9 @@ use waypost_runtime::config::environment;
 
 use super::{output, settings::Settings};
 
-/// Look at what a stack needs of this machine, and say what to do where something is missing
+/// Tell whether this machine has what a stack needs
 ///
-/// Looks at Java, Kafka's programs, PostgreSQL, ports, file descriptors, the data directory, disk space, and the stack
+/// Says what to do where something is missing. Looks at Java, Kafka's programs, PostgreSQL, ports, file descriptors, the data directory, disk space, and the stack
 /// that runs there. Nothing is changed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
