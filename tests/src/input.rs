@@ -7,7 +7,10 @@ use std::{
 
 use waypost_processor::bench::track::Track;
 
-use crate::{stack::rows, track};
+use crate::{
+    stack::{Stack, path, rows},
+    track,
+};
 
 /// Two files, and the rows of matches that they must give.
 pub struct Input {
@@ -33,5 +36,13 @@ impl Input {
         fs::write(&fixes, track::csv(&fleet))?;
         fs::write(&zones, track::geojson(&fleet))?;
         Ok(Self { fixes, zones, expected: rows(&track::crossings(&fleet)) })
+    }
+
+    /// Sets the zones, and a rule that tells the user `warden` of each border that is crossed.
+    pub fn prepare(&self, stack: &Stack) -> anyhow::Result<()> {
+        stack.waypost(&["zones", "import", path(&self.zones)])?;
+        let rule = ["rules", "add", "--id", "borders", "--on", "enter,exit", "--zones", "all"];
+        stack.waypost(&[&rule[..], &["--subjects", "all", "--notify", "warden"]].concat())?;
+        Ok(())
     }
 }

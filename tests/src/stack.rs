@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread::sleep,
     time::Duration,
 };
@@ -39,8 +40,13 @@ impl Process {
     /// Asks it to stop as Ctrl-C does, and waits; an exit code that is not 0 is an error with its log.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         signal(self.pid(), "INT")?;
+        self.ended()
+    }
+
+    /// Waits until it ends by itself; an exit code that is not 0 is an error with its log.
+    pub fn ended(&mut self) -> anyhow::Result<()> {
         let status = self.child.wait()?;
-        ensure!(status.success(), "stopped with {status}: {}", fs::read_to_string(&self.log)?);
+        ensure!(status.success(), "ended with {status}: {}", self.log());
         Ok(())
     }
 
@@ -49,9 +55,14 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// What it logged.
+    /// What it printed and logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its lines of level ERROR: something for a person to look at.
+    pub fn errors(&self) -> Vec<String> {
+        self.log().lines().filter(|l| l.contains("\"level\":\"ERROR\"")).map(str::to_owned).collect()
     }
 }
 
@@ -68,6 +79,12 @@ pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status()?;
     ensure!(status.success(), "cannot send {name} to {pid}");
     Ok(())
+}
+
+/// One stack at a time: each is a Kafka, a Postgres and a Waypost.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A data directory, and what runs on it.
@@ -114,21 +131,44 @@ impl Stack {
 
     /// Starts a processor of its own that joins the stack.
     pub fn processor(&mut self, instance: u32) -> anyhow::Result<Process> {
+        self.part("processor", instance, "127.0.0.1:0")
+    }
+
+    /// Starts a part of its own that joins the stack, with an address to listen on; it may not be ready yet.
+    pub fn part(&mut self, name: &str, instance: u32, listen: &str) -> anyhow::Result<Process> {
         let data = self.data();
         let instance = instance.to_string();
-        self.start(&["up", "--only", "processor", "--join", path(&data), "--instance", &instance])
+        self.start(&[
+            "up",
+            "--only",
+            name,
+            "--join",
+            path(&data),
+            "--instance",
+            &instance,
+            "--listen",
+            listen,
+        ])
     }
 
     fn start(&mut self, args: &[&str]) -> anyhow::Result<Process> {
+        let mut command = Command::new(program()?);
+        command.args(args).stdin(Stdio::null());
+        self.spawn(command)
+    }
+
+    fn spawn(&mut self, mut command: Command) -> anyhow::Result<Process> {
         self.starts += 1;
         let log = self.beside(&format!("{}.log", self.starts));
-        let child = Command::new(program()?)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(File::create(&log)?)
-            .stderr(File::options().append(true).open(&log)?)
-            .spawn()?;
+        let child =
+            command.stdout(File::create(&log)?).stderr(File::options().append(true).open(&log)?).spawn()?;
         Ok(Process { child, log })
+    }
+
+    /// Starts a client's command, and does not wait for it.
+    pub fn begin(&mut self, args: &[&str]) -> anyhow::Result<Process> {
+        let command = self.client(args)?;
+        self.spawn(command)
     }
 
     /// What `stack.json` says.
@@ -148,6 +188,8 @@ impl Stack {
         let token = fs::read_to_string(self.data().join("operator.token"))?;
         let mut command = Command::new(program()?);
         command.args(args).args(["--url", &url, "--token", token.trim()]).stdin(Stdio::null());
+        // What a device remembers stays with the stack.
+        command.env("WAYPOST_DATA_DIR", self.data());
         Ok(command)
     }
 
@@ -176,6 +218,11 @@ impl Drop for Stack {
             let _ = waypost::remove_store(&data);
         }
     }
+}
+
+/// An address of this machine that nobody listens on.
+pub fn free_address() -> anyhow::Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
 /// The lines of a CSV text without its head, sorted.

@@ -1,18 +1,11 @@
 //! The whole on real Kafka and Postgres: an import gives exactly the matches that an oracle finds, whatever is
 //! killed meanwhile.
 
-use std::{
-    fs,
-    path::Path,
-    process::Child,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::sleep,
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, thread::sleep, time::Duration};
 
 use waypost_e2e::{
     input::Input,
-    stack::{Process, Stack, path, signal},
+    stack::{Stack, alone, free_address, path, signal},
 };
 use waypost_runtime::{
     broker::{Broker, Outgoing, Producer, contract, kafka},
@@ -26,53 +19,11 @@ use waypost_schemas::{
     topic::{Topic, TopicPartition},
 };
 
-/// One stack at a time: each is a Kafka, a Postgres and a Waypost.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn prepare(stack: &Stack, input: &Input) {
-    stack.waypost(&["zones", "import", path(&input.zones)]).unwrap();
-    stack
-        .waypost(&[
-            "rules",
-            "add",
-            "--id",
-            "borders",
-            "--on",
-            "enter,exit",
-            "--zones",
-            "all",
-            "--subjects",
-            "all",
-            "--notify",
-            "warden",
-        ])
-        .unwrap();
-}
-
-fn import(stack: &Stack, fixes: &Path) -> Child {
-    stack.client(&["import", path(fixes)]).unwrap().spawn().unwrap()
-}
-
-fn ends_well(mut import: Child) {
-    let status = import.wait().unwrap();
-    assert!(status.success(), "the import ended with {status}");
-}
-
 /// Throws away the store of a stack that is stopped, wherever it stands.
 fn drop_store(stack: &Stack) {
     let data = DataDir::existing(&stack.data()).unwrap();
     waypost::remove_store(&data).unwrap();
     fs::remove_dir_all(data.postgres()).unwrap();
-}
-
-/// What a test may see of the log of a process: no ERROR, for nothing here needs a person.
-fn is_calm(process: &Process) {
-    let log = process.log();
-    let errors: Vec<&str> = log.lines().filter(|l| l.contains("\"level\":\"ERROR\"")).collect();
-    assert!(errors.is_empty(), "{errors:#?}");
 }
 
 #[test]
@@ -81,13 +32,13 @@ fn an_import_gives_the_oracles_matches_and_a_second_one_nothing_new() {
     let mut stack = Stack::new().unwrap();
     let mut up = stack.up(&[]).unwrap();
     let input = Input::at_hand(&stack.beside("")).unwrap();
-    prepare(&stack, &input);
+    input.prepare(&stack).unwrap();
     for _ in 0..2 {
-        ends_well(import(&stack, &input.fixes));
+        stack.begin(&["import", path(&input.fixes)]).unwrap().ended().unwrap();
         assert_eq!(stack.matches().unwrap(), input.expected);
     }
     up.stop().unwrap();
-    is_calm(&up);
+    assert_eq!(up.errors(), [""; 0]);
 }
 
 #[test]
@@ -96,20 +47,20 @@ fn a_processor_that_is_killed_five_times_loses_and_repeats_nothing() {
     let mut stack = Stack::new().unwrap();
     let mut up = stack.up(&["--only", "ingest"]).unwrap();
     let input = Input::at_hand(&stack.beside("")).unwrap();
-    prepare(&stack, &input);
+    input.prepare(&stack).unwrap();
     let mut processor = stack.processor(1).unwrap();
-    let importing = import(&stack, &input.fixes);
+    let mut importing = stack.begin(&["import", path(&input.fixes)]).unwrap();
     for _ in 0..5 {
         // A fault at some moment of the work: how far the work is then is not asked.
         sleep(Duration::from_secs(3));
         processor.kill().unwrap();
         processor = stack.processor(1).unwrap();
     }
-    ends_well(importing);
+    importing.ended().unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected);
     processor.stop().unwrap();
     up.stop().unwrap();
-    is_calm(&up);
+    assert_eq!(up.errors(), [""; 0]);
 }
 
 #[test]
@@ -118,16 +69,16 @@ fn a_processor_that_sleeps_longer_than_its_session_loses_and_repeats_nothing() {
     let mut stack = Stack::new().unwrap();
     let mut up = stack.up(&["--only", "ingest"]).unwrap();
     let input = Input::at_hand(&stack.beside("")).unwrap();
-    prepare(&stack, &input);
+    input.prepare(&stack).unwrap();
     let mut sleeper = stack.processor(1).unwrap();
     let mut other = stack.processor(2).unwrap();
     sleep(Duration::from_secs(6));
-    let importing = import(&stack, &input.fixes);
+    let mut importing = stack.begin(&["import", path(&input.fixes)]).unwrap();
     sleep(Duration::from_secs(2));
     signal(sleeper.pid(), "STOP").unwrap();
     sleep(Duration::from_secs(10));
     signal(sleeper.pid(), "CONT").unwrap();
-    ends_well(importing);
+    importing.ended().unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected);
     assert!(sleeper.runs(), "it wakes and goes on: {}", sleeper.log());
     sleeper.stop().unwrap();
@@ -141,11 +92,11 @@ fn kafka_postgres_and_the_whole_stack_are_killed_and_then_the_state_is_thrown_aw
     let mut stack = Stack::new().unwrap();
     let first = stack.beside("");
     // The port stays the same, so that the import finds the stack again.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let port = free_address().unwrap();
     let mut up = stack.up(&["--listen", &port]).unwrap();
     let input = Input::at_hand(&first).unwrap();
-    prepare(&stack, &input);
-    let importing = import(&stack, &input.fixes);
+    input.prepare(&stack).unwrap();
+    let mut importing = stack.begin(&["import", path(&input.fixes)]).unwrap();
     sleep(Duration::from_secs(3));
     signal(stack.pid_of("kafka").unwrap(), "KILL").unwrap();
     sleep(Duration::from_secs(10));
@@ -155,10 +106,10 @@ fn kafka_postgres_and_the_whole_stack_are_killed_and_then_the_state_is_thrown_aw
     sleep(Duration::from_secs(6));
     up.kill().unwrap();
     let mut up = stack.up(&["--listen", &port]).unwrap();
-    ends_well(importing);
+    importing.ended().unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected);
     up.stop().unwrap();
-    is_calm(&up);
+    assert_eq!(up.errors(), [""; 0]);
 
     drop_store(&stack);
     // A stack that was stopped before its group gave it anything has kept none.
@@ -168,7 +119,7 @@ fn kafka_postgres_and_the_whole_stack_are_killed_and_then_the_state_is_thrown_aw
     let mut up = stack.up(&["--listen", &port]).unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected, "rebuilt from the log alone");
     up.stop().unwrap();
-    is_calm(&up);
+    assert_eq!(up.errors(), [""; 0]);
 }
 
 /// A Python with what an outside consumer needs; none where Python or its packages are out of reach.
@@ -195,8 +146,8 @@ fn a_consumer_in_python_decodes_matches_with_the_committed_schema() {
     };
     let mut up = stack.up(&[]).unwrap();
     let input = Input::at_hand(&stack.beside("")).unwrap();
-    prepare(&stack, &input);
-    ends_well(import(&stack, &input.fixes));
+    input.prepare(&stack).unwrap();
+    stack.begin(&["import", path(&input.fixes)]).unwrap().ended().unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let schema = codec::SCHEMAS.iter().find(|schema| schema.name == "RuleMatched").unwrap();
@@ -241,8 +192,8 @@ fn snapshots_with_a_changed_byte_are_told_and_not_used() {
     let mut stack = Stack::new().unwrap();
     let mut up = stack.up(&[]).unwrap();
     let input = Input::at_hand(&stack.beside("")).unwrap();
-    prepare(&stack, &input);
-    ends_well(import(&stack, &input.fixes));
+    input.prepare(&stack).unwrap();
+    stack.begin(&["import", path(&input.fixes)]).unwrap().ended().unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected);
     // A clean stop writes a snapshot of each partition in both places; Postgres's are thrown away.
     up.stop().unwrap();
@@ -259,11 +210,11 @@ fn snapshots_with_a_changed_byte_are_told_and_not_used() {
         fs::write(file, bytes).unwrap();
     }
     let mut up = stack.up(&[]).unwrap();
-    ends_well(import(&stack, &input.fixes));
+    stack.begin(&["import", path(&input.fixes)]).unwrap().ended().unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected, "rebuilt from the log, and nothing new");
     assert!(up.log().contains("a snapshot is not used"), "{}", up.log());
     up.stop().unwrap();
-    is_calm(&up);
+    assert_eq!(up.errors(), [""; 0]);
 }
 
 fn raw(to: TopicPartition, value: Vec<u8>) -> Outgoing {
@@ -329,7 +280,7 @@ fn poison_on_any_topic_becomes_dead_letters_and_processing_goes_on() {
     let mut stack = Stack::new().unwrap();
     let mut up = stack.up(&[]).unwrap();
     let input = Input::at_hand(&stack.beside("")).unwrap();
-    prepare(&stack, &input);
+    input.prepare(&stack).unwrap();
     let bootstrap = stack.json().unwrap()["kafka"].as_str().unwrap().to_owned();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let broker = runtime.block_on(async {
@@ -340,7 +291,7 @@ fn poison_on_any_topic_becomes_dead_letters_and_processing_goes_on() {
         producer.send(records).await.unwrap().await.unwrap();
         broker
     });
-    ends_well(import(&stack, &input.fixes));
+    stack.begin(&["import", path(&input.fixes)]).unwrap().ended().unwrap();
     assert_eq!(stack.matches().unwrap(), input.expected);
     let mut expected: Vec<String> =
         poison().iter().map(|(record, code)| format!("{} {code}", record.to.topic)).collect();

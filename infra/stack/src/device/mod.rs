@@ -96,6 +96,12 @@ impl Device {
         })
     }
 
+    /// Takes the address of another node of the same stack, for the next connection.
+    pub fn set_url(&mut self, url: &str) -> Result<(), Error> {
+        self.url = client::socket(url)?;
+        Ok(())
+    }
+
     /// Takes another token, for the next connection.
     pub fn set_token(&mut self, token: &Secret) -> Result<(), Error> {
         self.bearer = token.bearer()?;
