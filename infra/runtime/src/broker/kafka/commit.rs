@@ -17,7 +17,7 @@ use waypost_schemas::topic::TopicPartition;
 use super::{error, member};
 use crate::broker::{self, Boxed, Error};
 
-/// What a member owns, and whether a commit is under way. The broker fences a generation, not a partition: that a
+/// What a member owns, by which client, and whether a commit is under way. The broker fences a generation, not a partition: that a
 /// partition which left and came back is committed by its new owner alone, we see to ourselves.
 #[derive(Default)]
 pub(super) struct Ownership {
@@ -28,6 +28,8 @@ pub(super) struct Ownership {
 #[derive(Default)]
 struct State {
     owned: BTreeSet<TopicPartition>,
+    /// The client that takes part in the group now.
+    consumer: Weak<BaseConsumer<member::Context>>,
     committing: bool,
 }
 
@@ -40,19 +42,31 @@ impl Ownership {
         self.lock().owned = owned;
     }
 
+    pub(super) fn owned(&self) -> BTreeSet<TopicPartition> {
+        self.lock().owned.clone()
+    }
+
+    /// From now on commits go through this client.
+    pub(super) fn follow(&self, consumer: &Arc<BaseConsumer<member::Context>>) {
+        self.lock().consumer = Arc::downgrade(consumer);
+    }
+
     /// Waits for the commit that is under way, so that it is not sent under the next generation.
     pub(super) fn wait_for_commits(&self, at_most: Duration) {
         drop(self.committed.wait_timeout_while(self.lock(), at_most, |s| s.committing));
     }
 
-    /// Begins a commit of what is still owned; names what is not.
-    fn begin(&self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), Error> {
+    /// Begins a commit of what is still owned, by the client that owns it; names what is not.
+    fn begin(
+        &self,
+        offsets: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<Weak<BaseConsumer<member::Context>>, Error> {
         let mut state = self.lock();
         if let Some(partition) = offsets.keys().find(|p| !state.owned.contains(p)) {
             return Err(Error::Fenced { partition: *partition });
         }
         state.committing = true;
-        Ok(())
+        Ok(state.consumer.clone())
     }
 
     fn end(&self) {
@@ -67,16 +81,13 @@ struct Commit {
 }
 
 /// Starts the thread; it ends with the last handle. Handles that outlive the member do not keep it in the group.
-pub(super) fn start(
-    consumer: Weak<BaseConsumer<member::Context>>,
-    ownership: Arc<Ownership>,
-) -> Result<Arc<dyn broker::Committer>, Error> {
+pub(super) fn start(ownership: Arc<Ownership>) -> Result<Arc<dyn broker::Committer>, Error> {
     let (ask, commits) = mpsc::channel::<Commit>();
     let run = move || {
         while let Ok(first) = commits.recv() {
             // What came while the last commit was under way goes together.
             let waiting: Vec<_> = std::iter::once(first).chain(commits.try_iter()).collect();
-            commit(&consumer, &ownership, waiting);
+            commit(&ownership, waiting);
         }
     };
     thread::Builder::new()
@@ -86,12 +97,15 @@ pub(super) fn start(
     Ok(Arc::new(Committer { ask: Mutex::new(ask) }))
 }
 
-fn commit(consumer: &Weak<BaseConsumer<member::Context>>, ownership: &Ownership, waiting: Vec<Commit>) {
+fn commit(ownership: &Ownership, waiting: Vec<Commit>) {
     let mut offsets = BTreeMap::new();
+    let mut consumer = Weak::new();
     let mut answers = Vec::new();
     for commit in waiting {
         match ownership.begin(&commit.offsets) {
-            Ok(()) => {
+            // All have the same: the group changes only when no commit is under way.
+            Ok(owner) => {
+                consumer = owner;
                 offsets.extend(commit.offsets);
                 answers.push(commit.answer);
             }
@@ -100,7 +114,7 @@ fn commit(consumer: &Weak<BaseConsumer<member::Context>>, ownership: &Ownership,
         }
     }
     let result = match offsets.first_key_value() {
-        Some((first, _)) => commit_now(consumer, &offsets, *first),
+        Some((first, _)) => commit_now(&consumer, &offsets, *first),
         None => Ok(()),
     };
     ownership.end();

@@ -5,8 +5,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc as std_mpsc,
     },
@@ -15,7 +16,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, TopicPartitionList,
+    ClientConfig, ClientContext, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode as Code},
@@ -28,9 +29,13 @@ use super::{
     commit::{self, Ownership},
     context::{self, Outage},
     error,
+    fence::{self, Connections},
     settings::{SESSION_MS, Settings},
 };
-use crate::broker::{self, Boxed, Committer, Error, GroupSpec, Membership, Release};
+use crate::{
+    broker::{self, Boxed, Committer, Error, GroupSpec, Membership, Release},
+    clock::Clock,
+};
 
 /// How often the thread looks whether it should stop; the group's news wake it.
 const IDLE: Duration = Duration::from_millis(100);
@@ -48,17 +53,18 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn join(settings: &Settings, outage: Arc<Outage>, spec: GroupSpec) -> Result<Self, Error> {
         let (tell, news) = mpsc::channel(NEWS_MAX);
-        let ownership = Arc::<Ownership>::default();
-        let context = Context { outage, news: tell.clone(), ownership: ownership.clone() };
         let what = format!("joining {} failed", spec.group);
-        let consumer: BaseConsumer<Context> =
-            settings.member(&spec).create_with_context(context).map_err(|e| error::fatal(&what, e))?;
-        let topics: Vec<_> = spec.topics.iter().map(|t| t.name()).collect();
-        consumer.subscribe(&topics).map_err(|e| error::fatal(&what, e))?;
-        let consumer = Arc::new(consumer);
-        let committer = commit::start(Arc::downgrade(&consumer), ownership)?;
+        let seat = Seat {
+            config: settings.member(&spec),
+            spec,
+            outage,
+            news: tell,
+            ownership: Arc::default(),
+            clock: Clock::system(),
+        };
+        let committer = commit::start(seat.ownership.clone())?;
         let stop = Arc::<AtomicBool>::default();
-        let poller = Poller { consumer, spec, news: tell, stop: stop.clone() };
+        let poller = Poller { consumer: seat.take()?, seat, stop: stop.clone() };
         thread::Builder::new()
             .name("kafka-member".to_owned())
             .spawn(move || poller.run())
@@ -91,46 +97,115 @@ impl Drop for Member {
     }
 }
 
+/// A place in a group, for one client after another.
+struct Seat {
+    config: ClientConfig,
+    spec: GroupSpec,
+    outage: Arc<Outage>,
+    news: mpsc::Sender<Membership>,
+    ownership: Arc<Ownership>,
+    clock: Clock,
+}
+
+impl Seat {
+    /// Joins with a new client.
+    fn take(&self) -> Result<Arc<BaseConsumer<Context>>, Error> {
+        let failed = |e| error::fatal(&format!("joining {} failed", self.spec.group), e);
+        let context = Context {
+            outage: self.outage.clone(),
+            news: self.news.clone(),
+            ownership: self.ownership.clone(),
+            clock: self.clock.clone(),
+            connections: Mutex::default(),
+            retired: AtomicBool::new(false),
+        };
+        let consumer: BaseConsumer<Context> = self.config.create_with_context(context).map_err(failed)?;
+        let topics: Vec<_> = self.spec.topics.iter().map(|t| t.name()).collect();
+        consumer.subscribe(&topics).map_err(failed)?;
+        let consumer = Arc::new(consumer);
+        self.ownership.follow(&consumer);
+        Ok(consumer)
+    }
+}
+
 struct Poller {
     consumer: Arc<BaseConsumer<Context>>,
-    spec: GroupSpec,
-    news: mpsc::Sender<Membership>,
+    seat: Seat,
     stop: Arc<AtomicBool>,
 }
 
+/// How a client's part in its group ends.
+enum End {
+    /// Its instance has joined again, under another member id.
+    Fenced,
+    Failed(Error),
+}
+
 impl Poller {
-    fn run(self) {
+    fn run(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
             let Some(Err(error)) = self.consumer.poll(IDLE) else { continue };
-            if let Some(error) = self.fatal(&error) {
+            let failed = match self.end(&error) {
+                None => continue,
+                Some(End::Fenced) => self.join_again(),
+                Some(End::Failed(error)) => Err(error),
+            };
+            if let Err(error) = failed {
                 // Nobody hears it where the owner is gone.
-                let _ = self.news.blocking_send(Membership::Failed(error));
+                let _ = self.seat.news.blocking_send(Membership::Failed(error));
                 return;
             }
         }
     }
 
+    /// Takes the seat with a new client, where the fence may be this member's own echo. The owner has let go of
+    /// everything before: from the fence until it is assigned anew, it owns nothing.
+    fn join_again(&mut self) -> Result<(), Error> {
+        let spec = &self.seat.spec;
+        if !self.consumer.context().may_echo() {
+            self.seat.ownership.set(BTreeSet::new());
+            return Err(broker::replaced(spec));
+        }
+        let GroupSpec { group, instance, .. } = spec;
+        tracing::warn!(%group, %instance, "fenced after a lost connection; joining again");
+        self.consumer.context().retire();
+        let fenced = mem::replace(&mut self.consumer, self.seat.take()?);
+        thread::Builder::new()
+            .name("kafka-fenced".to_owned())
+            .spawn(move || close(fenced))
+            .map_err(|e| error::fatal(&format!("leaving {group} failed"), e))?;
+        Ok(())
+    }
+
     /// What of librdkafka's errors ends the membership; it lives through the others by itself.
-    fn fatal(&self, error: &KafkaError) -> Option<Error> {
-        let GroupSpec { group, .. } = &self.spec;
+    fn end(&self, error: &KafkaError) -> Option<End> {
+        let GroupSpec { group, topics, .. } = &self.seat.spec;
         let fatal = self.consumer.client().fatal_error();
         let code = fatal.as_ref().map(|(code, _)| *code).or_else(|| error.rdkafka_error_code())?;
+        let failed = |what: &str| Some(End::Failed(error::fatal(&format!("{group} {what}"), code)));
         match code {
-            Code::FencedInstanceId => Some(broker::replaced(&self.spec)),
+            Code::FencedInstanceId => Some(End::Fenced),
             Code::UnknownTopicOrPartition | Code::UnknownTopic => {
-                let topics = self.spec.topics.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ");
+                let topics = topics.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ");
                 tracing::warn!(%group, topics, "a topic of the group is not there; waiting for it");
                 None
             }
-            Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed => {
-                Some(error::fatal(&format!("{group} is not allowed"), code))
-            }
+            Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed => failed("is not allowed"),
             Code::InconsistentGroupProtocol | Code::InvalidSessionTimeout | Code::InvalidGroupId => {
-                Some(error::fatal(&format!("{group} does not take this process"), code))
+                failed("does not take this process")
             }
-            _ => fatal.map(|(_, reason)| error::fatal(&format!("{group} failed"), reason)),
+            _ => fatal.map(|(_, reason)| End::Failed(error::fatal(&format!("{group} failed"), reason))),
         }
     }
+}
+
+/// Closes a client, which can take as long as the broker likes, when the last commit through it has been answered: so
+/// that it is closed here, and not where others commit.
+fn close(consumer: Arc<BaseConsumer<Context>>) {
+    while Arc::strong_count(&consumer) > 1 {
+        thread::sleep(IDLE);
+    }
+    drop(consumer);
 }
 
 /// Hears the group through librdkafka, on the thread that polls.
@@ -138,13 +213,24 @@ pub(super) struct Context {
     outage: Arc<Outage>,
     news: mpsc::Sender<Membership>,
     ownership: Arc<Ownership>,
+    clock: Clock,
+    connections: Mutex<Connections>,
+    /// Whether another client has the seat: what this one hears is no longer the owner's.
+    retired: AtomicBool,
 }
 
 impl ClientContext for Context {
+    /// librdkafka's own threads call this.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        if fence::is_loss_line(facility) {
+            self.lose();
+        }
         context::log(level, facility, line);
     }
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code().is_some_and(fence::is_loss) {
+            self.lose();
+        }
         context::error_event(&self.outage, &error, reason);
     }
 }
@@ -152,7 +238,9 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions = partitions(list);
-        let answered = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+        let answered = if self.retired.load(Ordering::Relaxed) {
+            consumer.unassign()
+        } else if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.outage.over();
             self.ownership.set(partitions.iter().copied().collect());
             let answered = consumer.assign(&TopicPartitionList::new());
@@ -170,6 +258,24 @@ impl ConsumerContext for Context {
 }
 
 impl Context {
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose(&self) {
+        self.connections().lose(self.clock.monotonic());
+    }
+
+    fn may_echo(&self) -> bool {
+        self.connections().may_echo(self.clock.monotonic())
+    }
+
+    /// Has the owner let go of what it still owns, and hears nothing from then on.
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.revoke(self.ownership.owned().into_iter().collect(), true);
+    }
+
     /// Has the owner let go. librdkafka beats the heart meanwhile.
     fn revoke(&self, partitions: Vec<TopicPartition>, lost: bool) {
         if lost {

@@ -8,6 +8,7 @@ pub mod bare;
 mod commit;
 mod context;
 mod error;
+mod fence;
 mod fetch;
 mod inquiry;
 mod member;
@@ -15,6 +16,8 @@ mod produce;
 mod queue;
 mod reader;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
