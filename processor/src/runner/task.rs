@@ -269,23 +269,15 @@ impl<M: Machine> Task<M> {
         let mut first = None;
         let from = self.sent;
         for record in records.iter().filter(|record| record.offset >= from) {
-            let before = out.len();
             let Some(admitted) = self.admit(record).await? else { continue };
+            if let Admitted::Event { event, .. } = &admitted {
+                self.catch_up(record, event, &mut first, &mut out).await?;
+            }
+            let before = out.len();
             let outcome = match admitted {
                 Admitted::Copy => continue,
                 Admitted::Unfit(why) => self.fold.bury(record, &why, &mut out),
                 Admitted::Event { event, .. } => {
-                    if let Some((after, upto)) = self.fold.lacks() {
-                        if self.shared.registry.next() <= upto {
-                            self.send(&mut first, &mut out).await?;
-                            self.wait_for_registry(record, upto).await?;
-                        }
-                        self.fold.look(&self.shared.registry.changes(after, upto));
-                    }
-                    if let Some(asked) = self.lacks(&event) {
-                        self.send(&mut first, &mut out).await?;
-                        self.reach(record, asked).await?;
-                    }
                     self.guarded(record, |fold| fold.apply(record, &event, &mut out))?
                 }
             };
@@ -306,6 +298,29 @@ impl<M: Machine> Task<M> {
         }
         self.sent = self.fold.next;
         self.shared.faults.at(Step::Sent)
+    }
+
+    /// Folds of other topics what a record asks for. Where that is not there yet, what was made so far is sent first:
+    /// nothing waits for what is to come.
+    async fn catch_up(
+        &mut self,
+        record: &Incoming,
+        event: &Event,
+        first: &mut Option<i64>,
+        out: &mut Vec<Outgoing>,
+    ) -> Result<(), Error> {
+        if let Some((after, upto)) = self.fold.lacks() {
+            if self.shared.registry.next() <= upto {
+                self.send(first, out).await?;
+                self.wait_for_registry(record, upto).await?;
+            }
+            self.fold.look(&self.shared.registry.changes(after, upto));
+        }
+        if let Some(asked) = self.lacks(event) {
+            self.send(first, out).await?;
+            self.reach(record, asked).await?;
+        }
+        Ok(())
     }
 
     /// Looks at the next record; `None` where an operator took it out of what is folded.
