@@ -135,11 +135,13 @@ impl Delivery {
     /// or a hard stop comes.
     pub async fn run(&self, lifecycle: Lifecycle) {
         tokio::select! {
+            biased;
             () = self.doors.node.catchup.watch() => lifecycle.soft_stopped().await,
             () = lifecycle.soft_stopped() => {}
         }
         self.doors.node.connections.stop();
         tokio::select! {
+            biased;
             () = self.doors.sessions.ended() => {}
             () = lifecycle.hard_stopped() => {}
         }

@@ -4,13 +4,14 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
 use waypost_runtime::{
     broker::{self, Boxed, Outgoing, Producer},
     clock::Clock,
     http::{self, codes},
+    watch,
 };
 use waypost_schemas::{
     cause::Position,

@@ -134,12 +134,14 @@ impl Ingest {
     pub async fn run(&self, lifecycle: Lifecycle) -> Result<(), broker::Error> {
         let Parts { broker, reader, producer, fatal, clock, lag, gateway, .. } = &*self.0;
         tokio::select! {
+            biased;
             followed = gateway.registry.follow(&**reader) => return followed,
             () = lag.watch(&gateway.registry, &**broker, clock) => {}
             error = fatal.told() => return Err(error),
             () = lifecycle.soft_stopped() => {}
         }
         tokio::select! {
+            biased;
             flushed = producer.flush() => flushed,
             error = fatal.told() => Err(error),
             () = lifecycle.hard_stopped() => Ok(()),
@@ -154,6 +156,7 @@ impl Ingest {
         tasks.spawn("log's name", async move {
             let log = datadir::random_uuid()?;
             tokio::select! {
+                biased;
                 named = ingest.found(&log) => tracing::info!(log = named?, "the log has its name"),
                 () = lifecycle.soft_stopped() => {}
             }

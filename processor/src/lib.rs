@@ -131,6 +131,21 @@ impl Processor {
 
     /// Starts everything as tasks, each of which ends when its stage stops softly; a failure stops the process.
     pub fn spawn(self, tasks: &Tasks) {
+        self.spawn_machine::<SpatialMachine>(tasks);
+        self.spawn_machine::<AlertsMachine>(tasks);
+        self.spawn_machine::<ConversationsMachine>(tasks);
+        self.spawn_machine::<InboxesMachine>(tasks);
+        self.spawn_readers(tasks);
+    }
+
+    /// Starts one machine. It needs what [`Processor::spawn_readers`] starts.
+    pub fn spawn_machine<M: Machine>(&self, tasks: &Tasks) {
+        let lifecycle: Lifecycle = tasks.lifecycle().clone();
+        tasks.spawn(M::NAME, Runner::<M>::new(self.runner.clone()).run(lifecycle));
+    }
+
+    /// Starts what reads for all machines, and the projector.
+    pub fn spawn_readers(self, tasks: &Tasks) {
         let registry = self.runner.registry.clone();
         let lifecycle = tasks.lifecycle().clone();
         tasks.spawn("registry", async move {
@@ -140,10 +155,6 @@ impl Processor {
                 error = registry.follow() => Err(error),
             }
         });
-        spawn_machine::<SpatialMachine>(&self.runner, tasks);
-        spawn_machine::<AlertsMachine>(&self.runner, tasks);
-        spawn_machine::<ConversationsMachine>(&self.runner, tasks);
-        spawn_machine::<InboxesMachine>(&self.runner, tasks);
         tasks.spawn("projector", self.projector.run(tasks.lifecycle().clone()));
     }
 }
@@ -165,9 +176,4 @@ pub async fn run(request: Request) -> anyhow::Result<()> {
     let outcome = joined.run(routes).await;
     anyhow::ensure!(!outcome.cause.is_failure(), "stopped: {}", outcome.cause);
     Ok(())
-}
-
-fn spawn_machine<M: Machine>(deps: &runner::Deps, tasks: &Tasks) {
-    let lifecycle: Lifecycle = tasks.lifecycle().clone();
-    tasks.spawn(M::NAME, Runner::<M>::new(deps.clone()).run(lifecycle));
 }

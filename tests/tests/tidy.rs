@@ -102,3 +102,19 @@ fn every_file_of_a_crate_root_says_what_it_is() {
         }
     }
 }
+
+/// A `select!` that is not biased draws its branch at random, and a seed of the simulation would be two runs.
+#[test]
+fn what_is_simulated_draws_no_branch_at_random() {
+    for (name, text) in sources() {
+        let simulated = ["infra/runtime/src/", "ingest/src/", "delivery/src/", "processor/src/"];
+        if !simulated.iter().any(|dir| name.starts_with(dir)) || name.contains("/tests") {
+            continue;
+        }
+        let lines: Vec<&str> = code(&text).map(str::trim).filter(|line| !line.is_empty()).collect();
+        for pair in lines.windows(2) {
+            let random = pair[0].ends_with("tokio::select! {") && pair[1] != "biased;";
+            assert!(!random, "{name}: a select! begins with {:?}, and not with `biased;`", pair[1]);
+        }
+    }
+}

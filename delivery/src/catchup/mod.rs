@@ -8,12 +8,13 @@ mod postgres;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use waypost_runtime::{
     broker::Boxed,
     health::{Health, Reporter},
     postgres as pg,
     telemetry::Chain,
+    watch,
 };
 use waypost_schemas::{
     cause::SeqMap,

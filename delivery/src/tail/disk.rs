@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use waypost_runtime::{
     datadir::{self, write_private},
+    lifecycle::blocking,
     telemetry::Chain,
 };
 use waypost_schemas::cause::SeqMap;
@@ -46,7 +47,7 @@ impl Disk {
     /// How a partition's tail stood; nothing where it was not kept, or cannot be read.
     pub(crate) async fn read(&self, partition: i32) -> Option<Stood> {
         let path = self.path(partition);
-        let read = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let text = fs::read(&path).ok()?;
             match serde_json::from_slice(&text) {
                 Ok(stood) => Some(stood),
@@ -56,18 +57,18 @@ impl Disk {
                     None
                 }
             }
-        });
-        read.await.ok().flatten()
+        })
+        .await
     }
 
     /// Keeps how a partition's tail stands; where that fails the last one stays.
     pub(crate) async fn write(&self, partition: i32, stood: Stood) {
         let path = self.path(partition);
-        let written = tokio::task::spawn_blocking(move || {
+        let written = blocking(move || {
             let text = serde_json::to_vec(&stood).expect("numbers and texts are JSON");
             write_private(&path, &text)
         });
-        if let Ok(Err(error)) = written.await {
+        if let Err(error) = written.await {
             tracing::warn!(error = %Chain(&error), partition, "a tail cannot be kept on the disk");
         }
     }

@@ -40,8 +40,9 @@ impl Following {
     pub(super) async fn run(mut self, lifecycle: Lifecycle) -> Result<(), Error> {
         loop {
             let ended = tokio::select! {
-                ended = self.read() => ended?,
+                biased;
                 () = lifecycle.soft_stopped() => Ended::Stopped,
+                ended = self.read() => ended?,
             };
             if let Some(writing) = self.keep() {
                 writing.await;

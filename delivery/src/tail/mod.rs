@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use waypost_ingest::uplink::Uplink;
 use waypost_runtime::{
     broker::{self, Broker, Incoming, Reader},
@@ -25,6 +24,7 @@ use waypost_runtime::{
     datadir,
     intake::{Admitted, Hole, Intake},
     lifecycle::Tasks,
+    watch,
 };
 use waypost_schemas::{
     cause::SeqMap,

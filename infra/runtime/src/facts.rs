@@ -20,6 +20,7 @@ use waypost_schemas::{
 use crate::{
     broker::{Broker, Error, Incoming},
     intake::Hole,
+    lifecycle::blocking,
 };
 
 /// The registry's one partition.
@@ -91,12 +92,11 @@ impl Facts {
             let batch = feed.next().await?;
             next = batch.next;
             // A country takes milliseconds to decode: not on an async thread.
-            let folded = tokio::task::spawn_blocking(move || {
+            facts = blocking(move || {
                 batch.records.iter().for_each(|record| facts.fold(record));
                 facts
-            });
-            let panicked = |_| Error::Fatal { what: "decoding the registry panicked".to_owned() };
-            facts = folded.await.map_err(panicked)?;
+            })
+            .await;
         }
         Ok(facts)
     }

@@ -143,6 +143,7 @@ impl Joined {
         let listener =
             TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
         let broker = tokio::select! {
+            biased;
             broker = connect::broker(&settings, None) => broker?,
             () = lifecycle.soft_stopped() => return Err(Error::Stopped),
         };

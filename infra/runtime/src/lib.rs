@@ -4,7 +4,8 @@
 //! that stop together ([`lifecycle`]), serves HTTP ([`http`]) to those who show a token ([`auth`]), and stands on
 //! the log ([`broker`]) and on Postgres ([`postgres`]). [`connect`]
 //! reaches both, and [`join`] is all of it for a process that joins a running stack by its data directory
-//! ([`datadir`]). What a reader asks of each record is [`intake`], what operators have said about the log [`facts`]. The only clock is in [`clock`].
+//! ([`datadir`]). What a reader asks of each record is [`intake`], what operators have said about
+//! the log [`facts`]. The only clock is in [`clock`]; what tasks tell each other goes by [`watch`].
 
 pub mod auth;
 pub mod broker;
@@ -20,3 +21,4 @@ pub mod join;
 pub mod lifecycle;
 pub mod postgres;
 pub mod telemetry;
+pub mod watch;

@@ -76,6 +76,7 @@ impl Telemetry {
         tasks.spawn("metrics upkeep", async move {
             loop {
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(UPKEEP_EVERY) => prometheus.run_upkeep(),
                     () = lifecycle.soft_stopped() => return Ok::<(), std::convert::Infallible>(()),
                 }

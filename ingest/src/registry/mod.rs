@@ -10,8 +10,11 @@ mod writer;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use tokio::sync::watch;
-use waypost_runtime::broker::{self, Batch, Reader};
+use waypost_runtime::{
+    broker::{self, Batch, Reader},
+    lifecycle::blocking,
+    watch,
+};
 use waypost_schemas::{
     codec,
     event::Event,
@@ -72,9 +75,7 @@ impl Registry {
             let batch = feed.next().await?;
             let read = batch.next - 1;
             // A country takes milliseconds to decode: not on an async thread.
-            let decoded = tokio::task::spawn_blocking(move || decode(&batch)).await;
-            let decoded = decoded
-                .map_err(|_| broker::Error::Fatal { what: "decoding the registry panicked".to_owned() })?;
+            let decoded = blocking(move || decode(&batch)).await;
             {
                 let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
                 for (offset, event) in decoded {

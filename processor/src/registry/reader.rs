@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use waypost_runtime::{
     broker::{self, Broker},
     facts::Facts,
+    watch,
 };
 use waypost_schemas::{
     codec,

@@ -9,10 +9,10 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     task::{AbortHandle, JoinError, JoinSet},
 };
-use waypost_runtime::{broker, clock::Monotonic};
+use waypost_runtime::{broker, clock::Monotonic, watch};
 use waypost_schemas::topic::TopicPartition;
 
 use super::{

@@ -14,11 +14,12 @@ use tokio::sync::Semaphore;
 use waypost_runtime::{
     broker::Boxed,
     clock::{Clock, Monotonic},
+    lifecycle::blocking,
 };
 
 use crate::{
     machine::Chunk,
-    snapshots::{ChunkRef, Error, Manifest, Owner, Packed, Place, Writing, Written, blocking},
+    snapshots::{ChunkRef, Error, Manifest, Owner, Packed, Place, Writing, Written},
 };
 
 /// How often a snapshot is due, in multiples of what the last one cost.

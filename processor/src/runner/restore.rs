@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use waypost_runtime::broker::{self, Batch, Bounds, Feed};
+use waypost_runtime::{
+    broker::{self, Batch, Bounds, Feed},
+    lifecycle::blocking,
+};
 use waypost_schemas::topic::{Topic, TopicPartition};
 
 use super::{error::Refusal, publish::Places};
@@ -147,7 +150,7 @@ async fn read<M: Machine>(
         Ok(chunks) => chunks,
         Err(flaw) => return Ok(Err(flaw)),
     };
-    let machine = snapshots::blocking(move || M::restore(chunks)).await;
+    let machine = blocking(move || M::restore(chunks)).await;
     Ok(match machine {
         Ok(machine) => Ok(Ok(Restored { machine, manifest })),
         Err(unreadable) => Err(Flaw::Broken(unreadable.to_string())),

@@ -15,11 +15,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use waypost_runtime::{
     broker::{self, Batch, Bounds, Feed, Incoming, Outgoing},
     facts,
     intake::{Admitted, Hole},
+    watch,
 };
 use waypost_schemas::{cause::Position, event::Event, topic::TopicPartition};
 

@@ -16,8 +16,7 @@ use database::Database;
 use local::Local;
 pub use manifest::{ChunkRef, Looked, Manifest};
 pub use packed::Packed;
-use tokio::runtime::{Handle, RuntimeFlavor};
-use waypost_runtime::broker::Boxed;
+use waypost_runtime::{broker::Boxed, lifecycle::blocking};
 
 use crate::machine::Chunk;
 
@@ -162,22 +161,5 @@ impl Place for Database {
 
     fn write(&self, owner: Owner, writing: Writing) -> Boxed<'_, Result<Written, Error>> {
         Box::pin(async move { self.write(owner, &writing).await.map_err(Error::Database) })
-    }
-}
-
-/// Runs what blocks on files or takes long beside the tasks; its panic is the caller's.
-///
-/// A runtime of one thread is a test's. There it runs in its turn, so that a simulation has one order of events.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        return work();
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The process ends and takes its threads with it; whoever waits is dropped too.
-            Err(_) => std::future::pending().await,
-        },
     }
 }

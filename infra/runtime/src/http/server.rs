@@ -118,6 +118,7 @@ pub async fn serve(
     }
     drop(listener);
     tokio::select! {
+        biased;
         () = async { while connections.join_next().await.is_some() {} } => {}
         () = lifecycle.hard_stopped() => connections.shutdown().await,
     }
@@ -162,6 +163,7 @@ async fn connection(
         .with_upgrades();
     tokio::pin!(served);
     let ended = tokio::select! {
+        biased;
         ended = served.as_mut() => ended,
         () = lifecycle.soft_stopped() => {
             served.as_mut().graceful_shutdown();

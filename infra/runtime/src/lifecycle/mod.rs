@@ -10,6 +10,7 @@ mod tests;
 
 use std::{
     any::Any,
+    cell::Cell,
     error::Error as StdError,
     fmt,
     future::Future,
@@ -19,9 +20,10 @@ use std::{
 pub use tasks::{Outcome, Tasks};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
     task::AbortHandle,
 };
+
+use crate::watch;
 
 /// Why a process stops.
 #[derive(Clone, Debug)]
@@ -147,6 +149,7 @@ impl Lifecycle {
     async fn reached(&self, wanted: Phase) {
         let mut stage = self.phase.clone();
         tokio::select! {
+            biased;
             _ = stage.wait_for(|p| *p >= wanted) => {}
             () = self.hard_stopped() => {}
         }
@@ -170,6 +173,7 @@ pub fn signals(lifecycle: &Lifecycle) -> std::io::Result<()> {
     detach(async move {
         loop {
             let name = tokio::select! {
+                biased;
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
                 () = lifecycle.hard_stopped() => return,
@@ -184,6 +188,35 @@ pub fn signals(lifecycle: &Lifecycle) -> std::io::Result<()> {
         }
     });
     Ok(())
+}
+
+thread_local! {
+    static IN_TURN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs what blocks on files or takes long beside the tasks; its panic is the caller's.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that does, so that a simulation can have it in turn"
+)]
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    if IN_TURN.get() {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process ends and takes its threads with it; whoever waits is dropped too.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// Lets what this thread gives to [`blocking`] from now on run in its turn: when a thread beside it is done is the
+/// kernel's choice, and a simulation has one order of events.
+pub fn block_in_turn() {
+    IN_TURN.set(true);
 }
 
 #[allow(clippy::disallowed_methods, reason = "the one place that spawns; Tasks waits for what it spawned")]

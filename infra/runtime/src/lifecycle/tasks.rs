@@ -10,9 +10,10 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 use super::{Cause, Lifecycle, Phase, detach, lock, said};
+use crate::watch;
 
 /// How long tasks that are told to stop hard get before they are aborted.
 const HARD_GRACE: Duration = Duration::from_millis(500);
@@ -134,10 +135,12 @@ impl Tasks {
     pub async fn wait(&self, drain: Duration) -> Outcome {
         let root = &self.shared.lifecycle;
         tokio::select! {
+            biased;
             () = root.soft_stopped() => {}
             () = self.ended(None) => root.stop(Cause::Finished),
         }
         let drained = tokio::select! {
+            biased;
             drained = tokio::time::timeout(drain, self.drain()) => drained.is_ok(),
             () = root.hard_stopped() => false,
         };

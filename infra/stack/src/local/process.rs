@@ -11,14 +11,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::{
-    process::{Child, Command},
-    sync::watch,
-};
+use tokio::process::{Child, Command};
 use waypost_runtime::{
     clock::Clock,
     datadir::Mark,
     lifecycle::{Lifecycle, Tasks},
+    watch,
 };
 
 use super::last_lines;

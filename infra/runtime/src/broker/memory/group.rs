@@ -89,6 +89,16 @@ impl Group {
         }
     }
 
+    /// Who is in it and what each owns, for people.
+    pub(super) fn told(&self) -> String {
+        let told = |(instance, slot): (&String, &Slot)| {
+            let owned: Vec<String> = slot.owned.iter().map(ToString::to_string).collect();
+            let waits = if slot.releasing { ", to be let go" } else { "" };
+            format!("{instance} ({}): {}{waits}", slot.seat.process, owned.join(" "))
+        };
+        self.members.iter().map(told).collect::<Vec<_>>().join("; ")
+    }
+
     /// A member has let go of what it was told to; one that had lost its place joins again.
     pub(super) fn released(&mut self, seat: &Seat, lost: bool, all: &BTreeSet<TopicPartition>) {
         if !lost {

@@ -167,6 +167,26 @@ impl Cluster {
         self.shared.lock().partitions.get(&of).map(|p| p.records().to_vec()).unwrap_or_default()
     }
 
+    /// The next offset to be written to a partition.
+    pub fn end(&self, of: TopicPartition) -> i64 {
+        self.shared.lock().partitions.get(&of).map_or(0, |p| p.bounds().high)
+    }
+
+    /// What a group has committed of a partition.
+    pub fn committed(&self, group: &str, of: TopicPartition) -> Option<i64> {
+        self.shared.lock().groups.get(group).and_then(|g| g.committed.get(&of).copied())
+    }
+
+    /// Who is in a group and what each owns, for the message of a test that failed.
+    pub fn members(&self, group: &str) -> String {
+        self.shared.lock().groups.get(group).map(Group::told).unwrap_or_default()
+    }
+
+    /// How many records of the process `name` are held.
+    pub fn held(&self, name: &str) -> usize {
+        self.shared.lock().connections.get(name).map_or(0, |c| c.limbo.len())
+    }
+
     /// Removes what lies below `low`, as retention does.
     pub fn cut(&self, of: TopicPartition, low: i64) {
         self.shared.change(|s| {
