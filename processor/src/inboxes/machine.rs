@@ -8,7 +8,7 @@ use waypost_schemas::{
     topic::Topic,
 };
 
-use super::user::{Covered, Message, User};
+use super::user::{Covered, User};
 use crate::{
     machine::{Chunk, Effects, Input, Machine, Unfit, Unreadable},
     registry::Change,
@@ -26,7 +26,7 @@ impl Machine for InboxesMachine {
     const DRIVES: Topic = Topic::Acks;
     const LOOKS_AT_REGISTRY: bool = false;
     const LOOKS_AT: Option<Topic> = Some(Topic::Inboxes);
-    const FORMAT: u16 = 1;
+    const FORMAT: u16 = 2;
 
     fn new() -> Self {
         Self::default()
@@ -45,8 +45,12 @@ impl Machine for InboxesMachine {
         let Event::EntryAdded(EntryAdded { user, entry: Entry::MessageArrived(arrived) }) = event else {
             return;
         };
-        let message = Message { offset, number: arrived.number, sender: arrived.sender.clone() };
-        self.users.change(user).arrive(message, arrived.conversation.clone());
+        let conversation = &arrived.conversation;
+        if arrived.sender != *user {
+            self.users.change(user).arrive(offset, arrived.number, conversation);
+        } else if let Some(inbox) = self.users.change_known(user) {
+            inbox.arrive_own(offset, conversation);
+        }
     }
 
     fn apply(&mut self, input: Input<'_>, effects: &mut Effects) -> Result<(), Unfit> {

@@ -15,7 +15,13 @@
 //!
 //! What is delivered and not read is kept per conversation, of each the newest 1,000 messages: older ones go as
 //! newer ones are delivered, so that it is acknowledgements alone that decide what is kept. Naming one of those in a
-//! `read` says nothing; a receipt's number covers them still. What is not delivered is kept whole.
+//! `read` says nothing; a receipt's number covers them still.
+//!
+//! What is not delivered is kept whole, since only the acknowledgement that comes says which of it is covered: 16 bytes
+//! a message, in memory (where a list may have room for twice as many) and in a snapshot before it is compressed, and
+//! each conversation's name once. It is bounded by what `inboxes` holds, which is kept for ever: a user who never
+//! acknowledges costs 1.6 MB for each 100,000 messages. Bodies are not kept, nor are matches, notices and receipts, nor
+//! a user's own messages where none of another waits before them: who only sends costs nothing.
 //!
 //! A record that no ingest writes becomes a dead letter: `unexpected_record`, `bad_offset`.
 

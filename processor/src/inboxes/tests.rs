@@ -210,6 +210,29 @@ fn of_a_conversation_the_newest_thousand_are_kept_as_unread() {
 }
 
 #[test]
+fn what_waits_costs_sixteen_bytes_a_message_and_who_only_sends_costs_nothing() {
+    let bytes = |machine: &mut InboxesMachine| -> usize {
+        machine.changed_chunks().iter().map(|chunk| chunk.bytes.len()).sum()
+    };
+    let mut machine = InboxesMachine::new();
+    let empty = bytes(&mut machine);
+    for offset in 0..1_000 {
+        machine.look_at(offset, &message("bob", "bob~carl", "bob", offset));
+    }
+    assert_eq!(bytes(&mut machine), 0, "nothing changed");
+    machine.look_at(1_000, &message("carl", "bob~carl", "bob", 1_000));
+    let one = bytes(&mut machine);
+    assert!(one < empty, "{one}: of one chunk");
+    for offset in 1_001..2_000 {
+        machine.look_at(
+            offset,
+            &message("carl", "bob~carl", if offset % 2 == 0 { "bob" } else { "carl" }, offset),
+        );
+    }
+    assert_eq!(bytes(&mut machine), one + 999 * 16);
+}
+
+#[test]
 fn what_no_ingest_writes_is_unfit_and_changes_nothing() {
     let mut machine = InboxesMachine::new();
     machine.changed_chunks();

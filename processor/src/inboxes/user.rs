@@ -9,50 +9,66 @@ use crate::shards::{Bytes, Kept, put_text};
 /// The most messages of a conversation that are kept as delivered and not read; a number of the format.
 pub(super) const UNREAD_MAX: usize = 1_000;
 
+/// Stands for the number of a user's own message: of it only its place counts.
+const OWN: i64 = -1;
+
 /// Up to which number whose messages of which conversation are covered; the order is that of the receipts.
 pub(super) type Covered = BTreeMap<(UserId, ConversationId), i64>;
 
 /// The inbox of a user.
+///
+/// Of a conversation, the first message that is kept is never the user's own: naming that says nothing, since nothing
+/// before it waits to be delivered or read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct User {
     /// The highest offset that a device has acknowledged; -1 where none has.
     delivered: i64,
-    /// The messages above it, in order of their offsets.
-    undelivered: VecDeque<Arrived>,
     /// The messages not above it that are not read, none of them empty.
     unread: BTreeMap<ConversationId, VecDeque<Message>>,
+    /// The messages above it, none of them empty.
+    undelivered: BTreeMap<ConversationId, Undelivered>,
 }
 
 /// A message in an inbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Message {
     /// The entry's offset in `inboxes`.
-    pub(super) offset: i64,
-    /// Its number in its conversation.
-    pub(super) number: i64,
-    /// Who said it.
-    pub(super) sender: UserId,
+    offset: i64,
+    /// Its number in its conversation, or `OWN`.
+    number: i64,
 }
 
-/// A message that is not delivered.
-#[derive(Debug, PartialEq, Eq)]
-struct Arrived {
-    message: Message,
-    conversation: ConversationId,
-    /// It is read all the same.
-    read: bool,
+/// The messages of a conversation that are not delivered, in order of their offsets.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Undelivered {
+    messages: VecDeque<Message>,
+    /// How many of them, from the first, are read all the same.
+    read: usize,
 }
 
 impl Default for User {
     fn default() -> Self {
-        Self { delivered: -1, undelivered: VecDeque::new(), unread: BTreeMap::new() }
+        Self { delivered: -1, unread: BTreeMap::new(), undelivered: BTreeMap::new() }
     }
 }
 
 impl User {
-    /// A message has arrived, above all that are there.
-    pub(super) fn arrive(&mut self, message: Message, conversation: ConversationId) {
-        self.undelivered.push_back(Arrived { message, conversation, read: false });
+    /// Another's message has arrived, above all that are there.
+    pub(super) fn arrive(&mut self, offset: i64, number: i64, conversation: &ConversationId) {
+        let message = Message { offset, number };
+        if let Some(undelivered) = self.undelivered.get_mut(conversation) {
+            undelivered.messages.push_back(message);
+        } else {
+            let undelivered = Undelivered { messages: VecDeque::from([message]), read: 0 };
+            self.undelivered.insert(conversation.clone(), undelivered);
+        }
+    }
+
+    /// The user's own message has arrived, above all that are there. Reading it says that what is before it was read.
+    pub(super) fn arrive_own(&mut self, offset: i64, conversation: &ConversationId) {
+        if self.undelivered.contains_key(conversation) || self.unread.contains_key(conversation) {
+            self.arrive(offset, OWN, conversation);
+        }
     }
 
     /// A device has everything up to an offset; gives what that covers of others than the user itself.
@@ -62,29 +78,24 @@ impl User {
             return covered;
         }
         self.delivered = upto;
-        let count = self.undelivered.partition_point(|arrived| arrived.message.offset <= upto);
-        for Arrived { message, conversation, read } in self.undelivered.drain(..count) {
-            let own = message.sender == *user;
-            if !own {
-                cover(&mut covered, &conversation, &message);
-            }
-            if read {
+        let mut touched = Vec::new();
+        for (conversation, Undelivered { messages, read }) in &mut self.undelivered {
+            let count = messages.partition_point(|message| message.offset <= upto);
+            if count == 0 {
                 continue;
             }
-            // Reading one's own message says that what is before it was read: alone it says nothing.
-            match self.unread.get_mut(&conversation) {
-                Some(unread) => {
-                    unread.push_back(message);
-                    if unread.len() > UNREAD_MAX {
-                        unread.pop_front();
-                    }
-                }
-                None if own => {}
-                None => {
-                    self.unread.insert(conversation, VecDeque::from([message]));
-                }
+            cover(&mut covered, user, conversation, messages.range(..count));
+            let gone = count.min(*read);
+            messages.drain(..gone);
+            *read -= gone;
+            if count > gone {
+                let unread = self.unread.entry(conversation.clone()).or_default();
+                unread.extend(messages.drain(..count - gone));
+                unread.drain(..unread.len().saturating_sub(UNREAD_MAX));
             }
+            touched.push(conversation.clone());
         }
+        touched.iter().for_each(|conversation| self.trim(conversation));
         covered
     }
 
@@ -93,100 +104,138 @@ impl User {
     pub(super) fn read(&mut self, user: &UserId, upto: i64) -> Covered {
         let mut covered = Covered::new();
         let Some(conversation) = self.conversation_of(upto) else { return covered };
-        if let Some(mut unread) = self.unread.remove(&conversation) {
+        if let Some(unread) = self.unread.get_mut(&conversation) {
             let count = unread.partition_point(|message| message.offset <= upto);
-            unread.drain(..count).for_each(|message| cover(&mut covered, &conversation, &message));
-            if !unread.is_empty() {
-                self.unread.insert(conversation.clone(), unread);
+            cover(&mut covered, user, &conversation, unread.range(..count));
+            unread.drain(..count);
+        }
+        if let Some(Undelivered { messages, read }) = self.undelivered.get_mut(&conversation) {
+            let count = messages.partition_point(|message| message.offset <= upto);
+            if count > *read {
+                cover(&mut covered, user, &conversation, messages.range(*read..count));
+                *read = count;
             }
         }
-        let above = self.undelivered.iter_mut().take_while(|arrived| arrived.message.offset <= upto);
-        for arrived in above.filter(|arrived| !arrived.read && arrived.conversation == conversation) {
-            arrived.read = true;
-            cover(&mut covered, &conversation, &arrived.message);
-        }
-        covered.retain(|(sender, _), _| sender != user);
+        self.trim(&conversation);
         covered
+    }
+
+    /// Forgets the first messages of a conversation as long as they are the user's own, and what is empty.
+    fn trim(&mut self, conversation: &ConversationId) {
+        if let Some(unread) = self.unread.get_mut(conversation) {
+            let own = unread.iter().take_while(|message| message.number == OWN).count();
+            unread.drain(..own);
+            if unread.is_empty() {
+                self.unread.remove(conversation);
+            }
+        }
+        if let Some(Undelivered { messages, read }) = self.undelivered.get_mut(conversation) {
+            if !self.unread.contains_key(conversation) {
+                let own = messages.iter().take_while(|message| message.number == OWN).count();
+                messages.drain(..own);
+                *read = read.saturating_sub(own);
+            }
+            if messages.is_empty() {
+                self.undelivered.remove(conversation);
+            }
+        }
     }
 
     /// The conversation of the message at an offset, where there is one that is kept.
     fn conversation_of(&self, offset: i64) -> Option<ConversationId> {
-        if offset > self.delivered {
-            let at = self.undelivered.binary_search_by_key(&offset, |arrived| arrived.message.offset).ok()?;
-            return Some(self.undelivered[at].conversation.clone());
-        }
-        let holds = |unread: &VecDeque<Message>| unread.binary_search_by_key(&offset, |m| m.offset).is_ok();
-        self.unread.iter().find(|(_, unread)| holds(unread)).map(|(conversation, _)| conversation.clone())
+        let holds = |of: &VecDeque<Message>| of.binary_search_by_key(&offset, |m| m.offset).is_ok();
+        let found = if offset > self.delivered {
+            self.undelivered.iter().find(|(_, of)| holds(&of.messages)).map(|(conversation, _)| conversation)
+        } else {
+            self.unread.iter().find(|(_, of)| holds(of)).map(|(conversation, _)| conversation)
+        };
+        found.cloned()
     }
 }
 
-fn cover(covered: &mut Covered, conversation: &ConversationId, message: &Message) {
-    let number = covered.entry((message.sender.clone(), conversation.clone())).or_insert(message.number);
-    *number = message.number.max(*number);
+/// Notes what of a conversation is covered: it has one other member.
+fn cover<'a>(
+    covered: &mut Covered,
+    user: &UserId,
+    conversation: &ConversationId,
+    messages: impl Iterator<Item = &'a Message>,
+) {
+    let Some(highest) = messages.map(|message| message.number).filter(|number| *number != OWN).max() else {
+        return;
+    };
+    let (a, b) = conversation.members();
+    let sender = if a == *user { b } else { a };
+    let number = covered.entry((sender, conversation.clone())).or_insert(highest);
+    *number = highest.max(*number);
 }
 
-/// The delivered mark (i64); the number of messages above it (u32), each with its conversation and a u8 that is 1
-/// where it is read; the number of conversations (u32), each with the number of its messages (u32) and those. A
-/// message: its offset and number (i64), its sender. A text has its length (u8) before it.
+/// The delivered mark (i64); the number of conversations that are not read (u32), each with its messages; the number of
+/// those that are not delivered (u32), each with its messages and how many of them are read (u32). Messages: their
+/// number (u32), and of each its offset and number (i64). A conversation has its length (u8) before it.
 impl Kept for User {
     fn write(&self, out: &mut Vec<u8>) {
-        let put = |out: &mut Vec<u8>, Message { offset, number, sender }: &Message| {
-            out.extend(offset.to_le_bytes());
-            out.extend(number.to_le_bytes());
-            put_text(out, sender.as_str());
+        let put = |out: &mut Vec<u8>, conversation: &ConversationId, messages: &VecDeque<Message>| {
+            put_text(out, conversation.as_str());
+            out.extend((messages.len() as u32).to_le_bytes());
+            for Message { offset, number } in messages {
+                out.extend(offset.to_le_bytes());
+                out.extend(number.to_le_bytes());
+            }
         };
         out.extend(self.delivered.to_le_bytes());
-        out.extend((self.undelivered.len() as u32).to_le_bytes());
-        for Arrived { message, conversation, read } in &self.undelivered {
-            put(out, message);
-            put_text(out, conversation.as_str());
-            out.push(u8::from(*read));
-        }
         out.extend((self.unread.len() as u32).to_le_bytes());
         for (conversation, unread) in &self.unread {
-            put_text(out, conversation.as_str());
-            out.extend((unread.len() as u32).to_le_bytes());
-            unread.iter().for_each(|message| put(out, message));
+            put(out, conversation, unread);
+        }
+        out.extend((self.undelivered.len() as u32).to_le_bytes());
+        for (conversation, Undelivered { messages, read }) in &self.undelivered {
+            put(out, conversation, messages);
+            out.extend((*read as u32).to_le_bytes());
         }
     }
 
     fn read(from: &mut Bytes<'_>) -> Option<Self> {
         let mut user = Self { delivered: from.i64()?, ..Self::default() };
-        let mut last = user.delivered;
         for _ in 0..from.u32()? {
-            let (message, conversation) = (message(from, last)?, conversation(from)?);
-            last = message.offset;
-            let read = match from.array()? {
-                [0] => false,
-                [1] => true,
-                _ => return None,
-            };
-            user.undelivered.push_back(Arrived { message, conversation, read });
-        }
-        for _ in 0..from.u32()? {
-            let conversation = conversation(from)?;
-            let (mut unread, mut last) = (VecDeque::new(), -1);
-            for _ in 0..from.u32()? {
-                let message = message(from, last)?;
-                last = message.offset;
-                unread.push_back(message);
-            }
-            let fits = (1..=UNREAD_MAX).contains(&unread.len()) && last <= user.delivered;
+            let (conversation, unread) = (conversation(from)?, messages(from)?);
+            let fits = unread.len() <= UNREAD_MAX && unread.back()?.offset <= user.delivered;
             let ordered = user.unread.last_key_value().is_none_or(|(last, _)| *last < conversation);
-            if !(fits && ordered) {
+            if !(fits && ordered && unread.front()?.number != OWN) {
                 return None;
             }
             user.unread.insert(conversation, unread);
+        }
+        for _ in 0..from.u32()? {
+            let (conversation, messages, read) = (conversation(from)?, messages(from)?, from.u32()? as usize);
+            let above = messages.front()?.offset > user.delivered && read <= messages.len();
+            let ordered = user.undelivered.last_key_value().is_none_or(|(last, _)| *last < conversation);
+            // Who has read what is not delivered has read all that is.
+            let first = if user.unread.contains_key(&conversation) {
+                read == 0
+            } else {
+                messages.front()?.number != OWN
+            };
+            if !(above && ordered && first) {
+                return None;
+            }
+            user.undelivered.insert(conversation, Undelivered { messages, read });
         }
         (user.delivered >= -1).then_some(user)
     }
 }
 
-/// A message whose offset is above the last one's.
-fn message(from: &mut Bytes<'_>, last: i64) -> Option<Message> {
-    let (offset, number) = (from.i64()?, from.i64()?);
-    let sender = UserId::new(from.text()?).ok()?;
-    (offset > last).then_some(Message { offset, number, sender })
+/// Messages in order of their offsets.
+fn messages(from: &mut Bytes<'_>) -> Option<VecDeque<Message>> {
+    let (mut messages, mut last) = (VecDeque::new(), -1);
+    for _ in 0..from.u32()? {
+        let message = Message { offset: from.i64()?, number: from.i64()? };
+        if message.offset <= last || message.number < OWN {
+            return None;
+        }
+        last = message.offset;
+        messages.push_back(message);
+    }
+    Some(messages)
 }
 
 fn conversation(from: &mut Bytes<'_>) -> Option<ConversationId> {
