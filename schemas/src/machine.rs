@@ -17,16 +17,18 @@ pub struct Spec {
     pub name: &'static str,
     /// The topic whose records cause its effects.
     pub drives: Topic,
+    /// The topic that it looks at beside that one, whose records cause nothing.
+    pub looks_at: Option<Topic>,
     /// The numbers of the behaviours that this version has.
     pub behaviours: RangeInclusive<i32>,
 }
 
 /// Every machine, in the order of the way of the data.
 pub const ALL: &[Spec] = &[
-    Spec { name: "conversations", drives: Topic::Messages, behaviours: 1..=1 },
-    Spec { name: "spatial", drives: Topic::Positions, behaviours: 1..=1 },
-    Spec { name: "alerts", drives: Topic::Matches, behaviours: 1..=1 },
-    Spec { name: "inboxes", drives: Topic::Acks, behaviours: 1..=1 },
+    Spec { name: "conversations", drives: Topic::Messages, looks_at: None, behaviours: 1..=1 },
+    Spec { name: "spatial", drives: Topic::Positions, looks_at: None, behaviours: 1..=1 },
+    Spec { name: "alerts", drives: Topic::Matches, looks_at: None, behaviours: 1..=1 },
+    Spec { name: "inboxes", drives: Topic::Acks, looks_at: Some(Topic::Inboxes), behaviours: 1..=1 },
 ];
 
 /// The machine of a name.
@@ -35,6 +37,11 @@ pub fn of(name: &str) -> Option<&'static Spec> {
 }
 
 impl Spec {
+    /// The topics that it folds: the one that drives it, then the one that it looks at.
+    pub fn inputs(&self) -> impl Iterator<Item = Topic> {
+        std::iter::once(self.drives).chain(self.looks_at)
+    }
+
     /// The group by which its processes share its partitions.
     pub fn group(&self) -> String {
         format!("waypost.{}", self.name)
@@ -49,7 +56,8 @@ mod tests {
     fn a_machine_reads_what_drives_it_and_writes_some_topic() {
         for spec in ALL {
             assert_eq!(of(spec.name), Some(spec));
-            assert!(spec.drives.spec().readers.contains(&spec.name), "{}", spec.name);
+            let reads = |topic: Topic| topic.spec().readers.contains(&spec.name);
+            assert!(spec.inputs().all(reads), "{}", spec.name);
             assert!(Topic::ALL.iter().any(|t| t.is_derived() && t.spec().writers.contains(&spec.name)));
             assert!(spec.behaviours.clone().count() <= 2, "a version knows a behaviour and the one before");
         }

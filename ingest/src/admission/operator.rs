@@ -4,6 +4,7 @@ use waypost_schemas::{
     event::{BehaviourSet, HoleAccepted, RecordSkipped},
     id::UserId,
     machine,
+    topic::Topic,
 };
 
 use super::{Refusal, ensure, object::Object};
@@ -39,13 +40,14 @@ pub fn hole(body: &[u8], by: &UserId) -> Result<HoleAccepted, Refusal> {
     Ok(HoleAccepted { topic, partition, offset, by: by.clone() })
 }
 
-/// Reads `{"machine": "spatial", "position": "positions/3/1288"}`: a place in the topic that drives the machine.
+/// Reads `{"machine": "spatial", "position": "positions/3/1288"}`: a place in a topic that the machine folds.
 pub fn skip(body: &[u8], by: &UserId) -> Result<RecordSkipped, Refusal> {
     let body: Skip = read(body)?;
     let spec = spec(&body.machine)?;
     let Position { topic, partition, offset } = position(&body.position)?;
-    ensure(topic == spec.drives, Code::BadPosition, || {
-        format!("position is of {topic}, and {} is driven by {}", spec.name, spec.drives)
+    ensure(spec.inputs().any(|input| input == topic), Code::BadPosition, || {
+        let folds: Vec<&str> = spec.inputs().map(Topic::name).collect();
+        format!("position is of {topic}, and {} folds {}", spec.name, folds.join(" and "))
     })?;
     Ok(RecordSkipped { machine: body.machine, topic, partition, offset, by: by.clone() })
 }

@@ -244,7 +244,8 @@ fn bad_holes() -> Vec<(String, Code, &'static str)> {
 fn bad_skips() -> Vec<(String, Code, &'static str)> {
     let of = |machine: &str| format!(r#"{{"machine":"{machine}","position":"positions/3/1288"}}"#);
     vec![
-        (of("alerts"), Code::BadPosition, "driven by matches"),
+        (of("alerts"), Code::BadPosition, "alerts folds matches"),
+        (of("inboxes"), Code::BadPosition, "inboxes folds acks and inboxes"),
         (of("projector"), Code::UnknownMachine, "spatial"),
         (of(""), Code::UnknownMachine, "machine"),
         (r#"{"position":"positions/3/1288"}"#.into(), Code::BadField, "machine"),
@@ -271,6 +272,8 @@ fn what_an_operator_may_say_of_the_log_is_read() {
     assert_eq!((accepted.position().to_string().as_str(), &accepted.by), ("inboxes/3/1288", &by));
     let skipped = skip(br#"{"machine":"spatial","position":"positions/3/1288"}"#, &by).unwrap();
     assert_eq!((&*skipped.machine, &*skipped.position().to_string()), ("spatial", "positions/3/1288"));
+    let looked_at = skip(br#"{"machine":"inboxes","position":"inboxes/3/1288"}"#, &by).unwrap();
+    assert_eq!(looked_at.position().to_string(), "inboxes/3/1288");
     let set = behaviour(br#"{"machine":"alerts","number":1}"#, &by).unwrap();
     assert_eq!((&*set.machine, set.number), ("alerts", 1));
 }

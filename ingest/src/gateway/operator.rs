@@ -129,7 +129,7 @@ impl Gateway {
             );
             return Err(Problem::from(Refusal::new(Code::MachineRuns, detail)).retry_after_s(SESSION_S));
         }
-        let of: Vec<Topic> = vec![spec.drives];
+        let of: Vec<Topic> = spec.inputs().collect();
         let committed = self.asked(self.writer.broker.committed(group, of)).await?;
         let next = committed.get(&TopicPartition::new(at.topic, at.partition)).copied().unwrap_or(0);
         if at.offset < next {

@@ -91,6 +91,18 @@ async fn a_record_is_skipped_only_where_its_machine_is_stopped_and_has_not_folde
 }
 
 #[tokio::test]
+async fn a_record_that_a_machine_looks_at_is_skipped_where_it_has_not_been_folded() {
+    let node = Node::start().await;
+    let looked_at = TopicPartition::new(Topic::Inboxes, 3);
+    fill(&node, looked_at, 5);
+    node.cluster.set_committed("waypost.inboxes", looked_at, Some(3));
+    let skip = |position: &str| json!({"machine": "inboxes", "position": position});
+    let folded = say(&node, "/v1/skips", &skip("inboxes/3/2")).await;
+    assert_eq!(folded.problem().1, "already_folded");
+    assert_eq!(say(&node, "/v1/skips", &skip("inboxes/3/3")).await.ok()["changed"], true);
+}
+
+#[tokio::test]
 async fn a_behaviour_is_set_where_this_version_has_it() {
     let node = Node::start().await;
     let set = |machine: &str, number: i64| json!({"machine": machine, "number": number});

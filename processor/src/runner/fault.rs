@@ -7,6 +7,8 @@ use super::Error;
 pub(super) enum Step {
     /// The state is restored and 0 is committed where it must be; nothing is read yet.
     Begun,
+    /// The topic that is looked at is folded on; what asks for it is not.
+    Looked,
     /// A slice is folded; its effects are not sent.
     Folded,
     /// Its effects are sent; nothing is known of them.

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use waypost_runtime::{
     broker::{Incoming, Outgoing},
-    intake::{Admitted, Hole, Intake},
+    intake::{Admitted, Intake},
 };
 use waypost_schemas::{
     cause::{Cause, Position, Seq, SeqMap},
@@ -88,20 +88,12 @@ impl<M: Machine> Fold<M> {
         }
     }
 
-    /// Looks at the next record: whether it belongs there, was taken before, and which registry it asks for.
-    pub(super) fn admit(&mut self, record: &Incoming) -> Result<Admitted, Hole> {
+    /// Goes on to a record that was looked at, and notes which registry it asks for; `None` where it is skipped.
+    pub(super) fn begin(&mut self, record: &Incoming, admitted: Option<&Admitted>) {
         self.next = record.offset + 1;
-        let admitted = self.intake.admit(record)?;
-        if let Admitted::Event { event, .. } = &admitted {
+        if let Some(Admitted::Event { event, .. }) = admitted {
             self.view = self.view.max(event.registry().unwrap_or(-1));
         }
-        Ok(admitted)
-    }
-
-    /// Passes the next record by: nothing of it is folded, but that its number was taken.
-    pub(super) fn skip(&mut self, record: &Incoming) -> Result<(), Hole> {
-        self.next = record.offset + 1;
-        self.intake.skip(record)
     }
 
     /// Up to where the machine must be given the registry, and where that begins, if it lacks any of it.

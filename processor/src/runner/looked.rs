@@ -2,7 +2,10 @@
 //! behind what a driving record asks for when that is folded.
 //!
 //! It has an offset, a map of numbers and a checkpoint of its own, which stand in the snapshot beside those of the
-//! driving topic: both are of one cut. Nothing of it is committed but the first 0, and its effects are none.
+//! driving topic: both are of one cut. Its effects are none. What is committed of it says how far it was folded, so that
+//! its lag is seen and no record below is skipped any more; where its fold goes on is the snapshot's to say.
+
+use std::collections::BTreeSet;
 
 use waypost_runtime::{
     broker::{self, Batch, Feed, Incoming},
@@ -10,7 +13,12 @@ use waypost_runtime::{
 };
 use waypost_schemas::{cause::SeqMap, topic::TopicPartition};
 
-use super::{Error, Refusal, Shared, restore, task::failed};
+use super::{
+    Error, Refusal, Shared,
+    admit::{admit, guarded},
+    restore,
+    task::failed,
+};
 use crate::{
     checkpoint::Checkpoint,
     machine::Machine,
@@ -74,7 +82,8 @@ impl Looking {
         };
         let (next, taken) = restored.map_or((0, SeqMap::default()), |looked| (looked.next, looked.taken));
         let (intake, last) = (Intake::new(source, taken), Last::restored(checkpoint));
-        Ok((Looked { source, feed, next, intake, last, end: next }, batch))
+        let skipped = BTreeSet::new();
+        Ok((Looked { source, feed, next, intake, skipped, last, end: next }, batch))
     }
 }
 
@@ -85,6 +94,8 @@ pub(super) struct Looked {
     /// The offset of the next record to fold.
     next: i64,
     intake: Intake,
+    /// The offsets of the records that an operator took out of what is folded.
+    skipped: BTreeSet<i64>,
     last: Last,
     /// An end of the partition that the broker has told: what lies below it was there.
     end: i64,
@@ -99,6 +110,20 @@ pub(super) async fn next(looked: &mut Option<Looked>) -> Result<Batch, broker::E
 }
 
 impl Looked {
+    pub(super) fn source(&self) -> TopicPartition {
+        self.source
+    }
+
+    /// Says which records are taken out of what is folded.
+    pub(super) fn skip(&mut self, offsets: BTreeSet<i64>) {
+        self.skipped = offsets;
+    }
+
+    /// The offset of the next record to fold.
+    pub(super) fn next(&self) -> i64 {
+        self.next
+    }
+
     /// Whether it is folded up to an offset, inclusive.
     pub(super) fn has(&self, offset: i64) -> bool {
         offset < self.next
@@ -123,19 +148,23 @@ impl Looked {
         }
         while !self.has(asked) {
             let batch = self.feed.next().await.map_err(failed::<M>)?;
-            self.fold(machine, batch)?;
+            self.fold(shared, machine, batch).await?;
         }
         Ok(())
     }
 
-    /// Folds a batch. What does not belong on the topic is another's to bury.
-    pub(super) fn fold<M: Machine>(&mut self, machine: &mut M, mut batch: Batch) -> Result<(), Error> {
-        let from = self.next;
+    /// Folds a batch. What does not belong on the topic is another's to bury. Dropped halfway, the task must not fold on.
+    pub(super) async fn fold<M: Machine>(
+        &mut self,
+        shared: &Shared,
+        machine: &mut M,
+        mut batch: Batch,
+    ) -> Result<(), Error> {
+        let (source, from) = (self.source, self.next);
         for record in batch.records.iter().filter(|record| record.offset >= from) {
-            let admitted = self.intake.admit(record);
-            let admitted = admitted.map_err(|source| Error::Hole { machine: M::NAME, source })?;
-            if let Admitted::Event { event, .. } = admitted {
-                machine.look_at(record.offset, &event);
+            let admitted = admit::<M>(shared, source, &mut self.intake, &self.skipped, record).await?;
+            if let Some(Admitted::Event { event, .. }) = admitted {
+                guarded::<M, _>(source, record, || machine.look_at(record.offset, &event))?;
             }
         }
         self.next = self.next.max(batch.next);

@@ -7,6 +7,7 @@
 //! once, and only what they say is durable: the zone in which everything may happen twice begins at the committed
 //! offset and ends there. Whatever fails stops the process, which then begins again at its committed offsets.
 
+mod admit;
 mod error;
 mod fault;
 mod fold;
@@ -251,9 +252,6 @@ impl Shared {
     }
 
     /// Commits 0, so that a commit that is missing later says that it was lost. False: a partition is another's.
-    ///
-    /// Of a topic that is looked at no more than this 0 is ever committed, so that the group is known to read it: where
-    /// its fold goes on is the snapshot's to say.
     async fn commit_zero(&self, of: &[TopicPartition]) -> Result<bool, Error> {
         let zero = || self.committer.commit(of.iter().map(|partition| (*partition, 0)).collect());
         match retrying(zero).await {

@@ -35,6 +35,8 @@ struct Held {
     mark: Arc<Mark>,
     /// What was committed last, as far as this process knows.
     committed: Option<i64>,
+    /// And of the partition that it looks at.
+    looked: Option<i64>,
     abort: AbortHandle,
 }
 
@@ -86,12 +88,14 @@ impl<M: Machine> Owned<M> {
         self.fenced = None;
         for partition in whole::<M>(partitions) {
             let Entry::Vacant(vacant) = self.held.entry(partition) else { continue };
+            let looked = M::LOOKS_AT.map(|topic| TopicPartition::new(topic, partition.partition));
+            let looked = looked.and_then(|looked| committed.get(&looked).copied());
             let committed = committed.get(&partition).copied();
             let (orders, ordered) = watch::channel(Order::Run);
             let mark = Arc::new(Mark::new(self.moved.clone()));
             let owner = task::run::<M>(self.shared.clone(), partition, committed, ordered, mark.clone());
             let abort = self.tasks.spawn(async move { (partition, owner.await) });
-            vacant.insert(Held { orders, mark, committed, abort });
+            vacant.insert(Held { orders, mark, committed, looked, abort });
         }
     }
 
@@ -150,8 +154,9 @@ impl<M: Machine> Owned<M> {
             Ok(()) => {
                 self.told = false;
                 for (partition, offset) in offsets {
-                    if let Some(held) = self.held.get_mut(&partition) {
-                        held.committed = Some(offset);
+                    if let Some(held) = self.held.get_mut(&driving::<M>(partition)) {
+                        let drives = partition.topic == M::DRIVES;
+                        *(if drives { &mut held.committed } else { &mut held.looked }) = Some(offset);
                     }
                 }
                 self.shared.faults.at(Step::Committed)?;
@@ -165,7 +170,7 @@ impl<M: Machine> Owned<M> {
             Err(broker::Error::Fenced { partition }) => {
                 tracing::warn!(machine = M::NAME, %partition, "another owns the partition now; letting it go");
                 self.fenced.get_or_insert(self.shared.clock.monotonic());
-                self.drop_task(partition).await?;
+                self.drop_task(driving::<M>(partition)).await?;
                 self.moved.notify_one();
             }
             Err(error) => return Err(self.shared.failed(error)),
@@ -200,10 +205,14 @@ impl<M: Machine> Owned<M> {
     fn due_of(&self, partitions: &[TopicPartition]) -> BTreeMap<TopicPartition, i64> {
         let due = |p: &TopicPartition| {
             let held = self.held.get(p)?;
-            let offset = held.mark.get().filter(|offset| held.committed.is_none_or(|c| *offset > c))?;
-            Some((*p, offset))
+            let above =
+                |mark: Option<i64>, committed: Option<i64>| mark.filter(|offset| Some(*offset) > committed);
+            let driving = above(held.mark.get(), held.committed).map(|offset| (*p, offset));
+            let looked = above(held.mark.looked(), held.looked).zip(M::LOOKS_AT);
+            let looked = looked.map(|(offset, topic)| (TopicPartition::new(topic, p.partition), offset));
+            Some(driving.into_iter().chain(looked))
         };
-        partitions.iter().filter_map(due).collect()
+        partitions.iter().filter_map(due).flatten().collect()
     }
 
     /// Gives tasks an order, and waits until they have ended.

@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
         Arc,
@@ -18,14 +17,14 @@ use std::{
 use tokio::sync::Notify;
 use waypost_runtime::{
     broker::{self, Batch, Bounds, Feed, Incoming, Outgoing},
-    facts,
-    intake::{Admitted, Hole},
+    intake::Admitted,
     watch,
 };
-use waypost_schemas::{cause::Position, event::Event, topic::TopicPartition};
+use waypost_schemas::{event::Event, topic::TopicPartition};
 
 use super::{
     Error, Shared,
+    admit::{admit, guarded},
     fault::Step,
     fold::{Fold, Outcome, owner},
     looked::{self, Last, Looked, Looking},
@@ -53,15 +52,17 @@ pub(super) enum Order {
     Finish,
 }
 
-/// Up to where a partition's offset may be committed, told by its task.
+/// Up to where a partition's offset may be committed, told by its task; and up to where the one is folded that it looks
+/// at, whose records have no effects.
 pub(super) struct Mark {
     offset: AtomicI64,
+    looked: AtomicI64,
     moved: Arc<Notify>,
 }
 
 impl Mark {
     pub(super) fn new(moved: Arc<Notify>) -> Self {
-        Self { offset: AtomicI64::new(-1), moved }
+        Self { offset: AtomicI64::new(-1), looked: AtomicI64::new(-1), moved }
     }
 
     /// The offset, where the task has told one.
@@ -69,8 +70,14 @@ impl Mark {
         Some(self.offset.load(Ordering::Acquire)).filter(|offset| *offset >= 0)
     }
 
-    fn set(&self, offset: i64) {
-        if self.offset.swap(offset, Ordering::AcqRel) != offset {
+    /// The offset of the topic that is looked at, where the task has told one.
+    pub(super) fn looked(&self) -> Option<i64> {
+        Some(self.looked.load(Ordering::Acquire)).filter(|offset| *offset >= 0)
+    }
+
+    fn set(&self, offset: i64, looked: Option<i64>) {
+        let before = self.looked.swap(looked.unwrap_or(-1), Ordering::AcqRel);
+        if self.offset.swap(offset, Ordering::AcqRel) != offset || before != looked.unwrap_or(-1) {
             self.moved.notify_one();
         }
     }
@@ -179,7 +186,9 @@ impl<M: Machine> Task<M> {
         }
         let mut looked = None;
         if let Some((opened, batch)) = opened {
-            looked.insert(opened).fold(&mut fold.machine, batch)?;
+            let opened = looked.insert(opened);
+            opened.skip(facts.skipped(M::NAME, opened.source()));
+            opened.fold(&shared, &mut fold.machine, batch).await?;
         }
         let needed = facts.behaviours_from(M::NAME, fold.view);
         if let Some(number) = needed.into_iter().find(|number| !shared.behaviours.contains(number)) {
@@ -270,16 +279,21 @@ impl<M: Machine> Task<M> {
         let mut first = None;
         let from = self.sent;
         for record in records.iter().filter(|record| record.offset >= from) {
-            let Some(admitted) = self.admit(record).await? else { continue };
+            let Self { shared, fold, skipped, .. } = self;
+            let admitted = admit::<M>(shared, fold.source, &mut fold.intake, skipped, record).await?;
+            self.fold.begin(record, admitted.as_ref());
+            let Some(admitted) = admitted else { continue };
             if let Admitted::Event { event, .. } = &admitted {
                 self.catch_up(record, event, &mut first, &mut out).await?;
             }
+            // Only now: looking may have sent what was there.
             let before = out.len();
             let outcome = match admitted {
                 Admitted::Copy => continue,
                 Admitted::Unfit(why) => self.fold.bury(record, &why, &mut out),
                 Admitted::Event { event, .. } => {
-                    self.guarded(record, |fold| fold.apply(record, &event, &mut out))?
+                    let fold = &mut self.fold;
+                    guarded::<M, _>(fold.source, record, || fold.apply(record, &event, &mut out))?
                 }
             };
             if let Outcome::Buried(code) = outcome {
@@ -324,45 +338,6 @@ impl<M: Machine> Task<M> {
         Ok(())
     }
 
-    /// Looks at the next record; `None` where an operator took it out of what is folded.
-    async fn admit(&mut self, record: &Incoming) -> Result<Option<Admitted>, Error> {
-        let skips = self.skipped.contains(&record.offset);
-        loop {
-            let admitted = if skips {
-                self.fold.skip(record).map(|()| None)
-            } else {
-                self.guarded(record, |fold| fold.admit(record))?.map(Some)
-            };
-            match admitted {
-                Ok(None) => {
-                    let (partition, offset) = (self.fold.source, record.offset);
-                    tracing::info!(machine = M::NAME, %partition, offset, "the record is skipped, as an operator has said");
-                    return Ok(None);
-                }
-                Ok(admitted) => return Ok(admitted),
-                Err(hole) => self.pass(hole).await?,
-            }
-        }
-    }
-
-    /// Passes a hole that an operator has accepted; any other stops the machine.
-    async fn pass(&mut self, hole: Hole) -> Result<(), Error> {
-        if !self.shared.registry.facts().await.map_err(facts_of::<M>)?.accepts(&hole) {
-            return Err(Error::Hole { machine: M::NAME, source: hole });
-        }
-        facts::warn_of_hole(&hole);
-        self.fold.intake.pass(&hole);
-        Ok(())
-    }
-
-    /// Does something with the fold that a record may make panic; the task must not fold on after that.
-    fn guarded<T>(&mut self, record: &Incoming, work: impl FnOnce(&mut Fold<M>) -> T) -> Result<T, Error> {
-        let TopicPartition { topic, partition } = self.fold.source;
-        let position = Position { topic, partition, offset: record.offset };
-        let done = catch_unwind(AssertUnwindSafe(|| work(&mut self.fold)));
-        done.map_err(|_| Error::Panicked { machine: M::NAME, position })
-    }
-
     async fn send(&mut self, first: &mut Option<i64>, out: &mut Vec<Outgoing>) -> Result<(), Error> {
         let Some(offset) = first.take() else { return Ok(()) };
         while !self.window.has_room() {
@@ -383,14 +358,16 @@ impl<M: Machine> Task<M> {
     async fn reach(&mut self, record: &Incoming, asked: i64) -> Result<(), Error> {
         let Some(looked) = &mut self.looked else { return Ok(()) };
         let asking = (self.fold.source, record.offset);
-        looked.reach(&self.shared, &mut self.fold.machine, asking, asked).await
+        looked.reach(&self.shared, &mut self.fold.machine, asking, asked).await?;
+        self.shared.faults.at(Step::Looked)
     }
 
     /// Folds a batch of the topic that the machine looks at, also where nothing asks for it yet.
     async fn look_at(&mut self, batch: Batch) -> Result<(), Error> {
         if let Some(looked) = &mut self.looked {
-            looked.fold(&mut self.fold.machine, batch)?;
+            looked.fold(&self.shared, &mut self.fold.machine, batch).await?;
         }
+        self.shared.faults.at(Step::Looked)?;
         tokio::task::yield_now().await;
         Ok(())
     }
@@ -408,7 +385,7 @@ impl<M: Machine> Task<M> {
     /// Tells the runner up to where it may commit; never less than what was committed already.
     fn tell(&mut self) {
         let durable = self.durable();
-        self.mark.set(durable.max(self.floor));
+        self.mark.set(durable.max(self.floor), self.looked.as_ref().map(Looked::next));
         self.publisher.publish(durable);
     }
 
@@ -459,7 +436,7 @@ pub(super) fn failed<M: Machine>(source: broker::Error) -> Error {
     Error::Broker { machine: M::NAME, source }
 }
 
-fn facts_of<M: Machine>(source: crate::registry::reader::Error) -> Error {
+pub(super) fn facts_of<M: Machine>(source: crate::registry::reader::Error) -> Error {
     Error::Facts { machine: M::NAME, source }
 }
 

@@ -2,7 +2,7 @@
 //! fold of the log derives, each record once.
 
 mod crashes;
-mod inputs;
 mod operators;
 mod refusals;
+mod two_inputs;
 mod world;

@@ -15,10 +15,14 @@ use waypost_runtime::{
     lifecycle::{Cause as StopCause, Lifecycle},
 };
 use waypost_schemas::{
-    cause::{Seq, SeqMap, Taken},
+    cause::{Cause, Position, Seq, SeqMap, Taken},
     codec,
-    event::{Circle, Crossing, Event, FixReported, Geometry, RuleDefined, ZoneDefined},
-    id::{DeviceId, RuleId, UserId, ZoneId},
+    event::{
+        AckKind, Circle, Crossing, EntriesAcknowledged, Entry, EntryAdded, Event, FixReported, Geometry,
+        MessageArrived, RuleDefined, ZoneDefined,
+    },
+    header,
+    id::{ConversationId, DeviceId, DeviceName, RuleId, UserId, ZoneId},
     partition,
     place::Place as At,
     time::Micros,
@@ -28,11 +32,12 @@ use waypost_schemas::{
 use super::super::{
     Deps, Error, Places, Runner,
     fault::{Faults, Step},
+    fold::owner,
 };
 use crate::{
     machine::{Effects, Input, Machine},
     registry::{Change, Registry, What},
-    snapshots::local::Local,
+    snapshots::{Manifest, local::Local},
     spatial::zone::Zone,
 };
 
@@ -80,6 +85,26 @@ fn rule(id: &str) -> Event {
     .into()
 }
 
+/// A message in a user's inbox.
+pub(super) fn arrived(of: &str, sender: &str, conversation: &ConversationId, number: i64) -> Event {
+    let arrived = MessageArrived {
+        conversation: conversation.clone(),
+        number,
+        sender: UserId::new(sender).unwrap(),
+        device: DeviceName::new("phone").unwrap(),
+        client_id: String::new(),
+        content_type: String::new(),
+        body: Vec::new(),
+        reply_to: None,
+    };
+    EntryAdded { user: UserId::new(of).unwrap(), entry: Entry::MessageArrived(arrived) }.into()
+}
+
+/// The place of a user's records on a keyed topic.
+pub(super) fn place_of(topic: Topic, user: &str) -> TopicPartition {
+    TopicPartition::new(topic, partition::of(user.as_bytes(), KEYED))
+}
+
 /// A seeded choice, the same everywhere.
 pub(super) struct Dice(pub(super) u64);
 
@@ -120,6 +145,10 @@ pub(super) struct World {
     pub(super) snapshot_interval: Duration,
     pub(super) slice_records: usize,
     second: i64,
+    /// The records that were removed from the beginning of partitions.
+    removed: BTreeMap<TopicPartition, Vec<Incoming>>,
+    /// What stands for the conversations machine: the last number that each of its streams has.
+    numbers: BTreeMap<(i32, TopicPartition), u64>,
 }
 
 impl World {
@@ -133,6 +162,8 @@ impl World {
             snapshot_interval: Duration::from_millis(2),
             slice_records: 4,
             second: 0,
+            removed: BTreeMap::new(),
+            numbers: BTreeMap::new(),
         };
         world.change(&zone("home", 5_000.0));
         world.change(&rule("watch"));
@@ -199,8 +230,112 @@ impl World {
         }
     }
 
+    /// Appends what drives a machine, and what it looks at.
+    pub(super) fn feed<M: Machine>(&mut self, records: usize) {
+        match M::DRIVES {
+            Topic::Acks => self.chats(records),
+            _ => self.reports(records),
+        }
+    }
+
+    /// Appends messages to inboxes, copies of them, acknowledgements, and now and then junk to both.
+    pub(super) fn chats(&mut self, records: usize) {
+        for _ in 0..records {
+            self.second += 1;
+            self.cluster.set_time(micros(self.second));
+            let user = format!("u{}", self.dice.below(6));
+            let other = format!("u{}", self.dice.below(6));
+            let (inbox, acks) = (place_of(Topic::Inboxes, &user), place_of(Topic::Acks, &user));
+            match self.dice.below(40) {
+                0 => {
+                    self.append(inbox, &user, &b"\0\0\0\0junk"[..], Vec::new());
+                }
+                1 => {
+                    self.append(acks, &user, &b"\0\0\0\0junk"[..], Vec::new());
+                }
+                2 => self.acknowledge(&user, AckKind::Read, -1),
+                3..=5 => self.copy(inbox),
+                6..=20 => self.message(&user, &other),
+                _ => {
+                    let end = self.end(inbox);
+                    let upto = if self.dice.below(3) > 0 {
+                        end - 1
+                    } else {
+                        self.dice.below(end.max(1) as u64) as i64
+                    };
+                    let kind = [AckKind::Start, AckKind::Delivered, AckKind::Delivered, AckKind::Read];
+                    let kind = kind[self.dice.below(4) as usize];
+                    if upto < end && (upto >= 0 || kind == AckKind::Start) {
+                        self.acknowledge(&user, kind, upto);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts a message into the inboxes of both members, as the conversations machine does.
+    pub(super) fn message(&mut self, sender: &str, other: &str) {
+        let id = |name: &str| UserId::new(name).unwrap();
+        let conversation = ConversationId::direct(&id(sender), &id(other));
+        let (a, b) = conversation.members();
+        let number = self.second;
+        for user in std::iter::once(&a).chain((a != b).then_some(&b)) {
+            self.enter(user.as_str(), &arrived(user.as_str(), sender, &conversation, number), number);
+        }
+    }
+
+    /// Puts an entry into a user's inbox in the name of the conversations machine; returns its offset.
+    pub(super) fn enter(&mut self, user: &str, event: &Event, number: i64) -> i64 {
+        let to = place_of(Topic::Inboxes, user);
+        let source = TopicPartition::new(Topic::Messages, (number % i64::from(KEYED)) as i32);
+        let last = self.numbers.entry((source.partition, to)).or_insert(0);
+        *last += 1;
+        let seq = Seq { machine: "conversations".into(), partition: source.partition, number: *last };
+        let position = Position { topic: source.topic, partition: source.partition, offset: number };
+        let headers = header::derived(event, Cause { position, ordinal: 0 }, &seq, micros(number), None);
+        let headers = headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self.append(to, user, codec::encode(event), headers)
+    }
+
+    /// Loses an entry of a user's inbox, of the stream in which the next message comes.
+    pub(super) fn lose_entry(&mut self, user: &str) {
+        let stream = ((self.second % i64::from(KEYED)) as i32, place_of(Topic::Inboxes, user));
+        *self.numbers.entry(stream).or_insert(0) += 1;
+    }
+
+    /// Appends a record of a partition again, as its writer does that has died.
+    fn copy(&mut self, of: TopicPartition) {
+        let records = self.records(of);
+        if !records.is_empty() {
+            let Incoming { key, value, headers, .. } =
+                records[self.dice.below(records.len() as u64) as usize].clone();
+            self.cluster.append(Outgoing { to: of, key, value, headers }).unwrap();
+        }
+    }
+
+    pub(super) fn acknowledge(&self, user: &str, kind: AckKind, upto: i64) {
+        let (session, registry) = ("s".into(), -1);
+        let device = DeviceName::new("phone").unwrap();
+        let ack =
+            EntriesAcknowledged { user: UserId::new(user).unwrap(), device, session, kind, upto, registry };
+        self.append(place_of(Topic::Acks, user), user, codec::encode(&ack.into()), Vec::new());
+    }
+
+    /// Every record that a partition ever had.
+    pub(super) fn records(&self, of: TopicPartition) -> Vec<Incoming> {
+        let removed = self.removed.get(&of).cloned().unwrap_or_default();
+        removed.into_iter().chain(self.cluster.records(of)).collect()
+    }
+
+    /// Removes the records of a partition below an offset.
+    pub(super) fn cut(&mut self, of: TopicPartition, low: i64) {
+        let removed = self.cluster.records(of).into_iter().filter(|record| record.offset < low);
+        self.removed.entry(of).or_default().extend(removed);
+        self.cluster.cut(of, low);
+    }
+
     pub(super) fn end(&self, of: TopicPartition) -> i64 {
-        self.cluster.records(of).len() as i64
+        self.records(of).len() as i64
     }
 
     /// The snapshots of a process.
@@ -263,14 +398,22 @@ impl World {
         (0..KEYED).map(|p| TopicPartition::new(M::DRIVES, p))
     }
 
+    /// The topics that a machine writes to.
+    pub(super) fn outputs<M: Machine>() -> impl Iterator<Item = Topic> {
+        Topic::ALL
+            .into_iter()
+            .filter(|topic| topic.is_derived() || *topic == Topic::DeadLetters)
+            .filter(|topic| topic.spec().writers.contains(&M::NAME))
+    }
+
     /// Compares what a reader takes from the outputs with the straight fold, and both with their numbers.
-    pub(super) fn check<M: Machine>(&self, outputs: &[Topic]) {
+    pub(super) fn check<M: Machine>(&self) {
         let expected = straight::<M>(self);
         let mut taken: BTreeMap<TopicPartition, Vec<Derived>> = BTreeMap::new();
-        for topic in outputs {
+        for topic in Self::outputs::<M>() {
             for partition in 0..KEYED {
-                let to = TopicPartition::new(*topic, partition);
-                for (seq, record) in self.read(to) {
+                let to = TopicPartition::new(topic, partition);
+                for (seq, record) in self.read(to).into_iter().filter(|(seq, _)| *seq.machine == *M::NAME) {
                     let source = TopicPartition::new(M::DRIVES, seq.partition);
                     taken.entry(source).or_default().push(Derived::of(to, &record));
                 }
@@ -286,6 +429,36 @@ impl World {
         assert!(taken.is_empty(), "effects without a cause: {taken:?}");
     }
 
+    /// The newest snapshot of a partition that a process keeps.
+    pub(super) fn newest<M: Machine>(&self, instance: &str, partition: i32) -> Option<Manifest> {
+        let (local, owner) = (self.local(instance), owner::<M>(partition));
+        let next = local.list(owner).unwrap().pop_last()?;
+        Some(local.manifest(owner, next).unwrap())
+    }
+
+    /// Compares the newest snapshots that a process keeps with the straight fold up to where each stands.
+    pub(super) fn check_snapshots<M: Machine>(&self, instance: &str) {
+        let newest = |source: TopicPartition| Some((source, self.newest::<M>(instance, source.partition)?));
+        let snapshots: Vec<_> = Self::sources::<M>().filter_map(newest).collect();
+        assert!(!snapshots.is_empty(), "there is no snapshot");
+        for (source, manifest) in snapshots {
+            let (_, mut machine) = straight_of::<M>(self, source, manifest.next);
+            let asked = |record: &Incoming| M::asks(&codec::decode(record.value.as_deref()?).ok()?);
+            let folded = self.records(source).into_iter().filter(|record| record.offset < manifest.next);
+            let seen = folded.filter_map(|record| asked(&record)).max().unwrap_or(-1);
+            let looked = manifest.looked.as_ref().map_or(0, |looked| looked.next);
+            assert!(seen < looked, "{source}: {seen} was asked for, and {looked} is next");
+            for (offset, event) in self.looked::<M>(source.partition) {
+                if offset > seen && offset < looked {
+                    machine.look_at(offset, &event);
+                }
+            }
+            let owner = owner::<M>(source.partition);
+            let chunks = self.local(instance).chunks(owner, &manifest).unwrap();
+            assert_eq!(machine.changed_chunks(), chunks, "{source} at {} and {looked}", manifest.next);
+        }
+    }
+
     /// The offset of the first record of each partition from which something is derived.
     pub(super) fn first_causes<M: Machine>(&self) -> BTreeMap<TopicPartition, i64> {
         let offset =
@@ -296,6 +469,16 @@ impl World {
         straight::<M>(self).into_iter().filter_map(first).collect()
     }
 
+    /// What a machine sees of the partition that it looks at.
+    pub(super) fn looked<M: Machine>(&self, partition: i32) -> Vec<(i64, Event)> {
+        let Some(topic) = M::LOOKS_AT else { return Vec::new() };
+        let source = TopicPartition::new(topic, partition);
+        let skipped = self.facts().skipped(M::NAME, source);
+        let event = |record: &Incoming| codec::decode(record.value.as_deref().unwrap()).unwrap();
+        let taken = self.read(source).into_iter().filter(|(_, record)| !skipped.contains(&record.offset));
+        taken.map(|(_, record)| (record.offset, event(&record))).collect()
+    }
+
     /// What operators have said of the log.
     fn facts(&self) -> Facts {
         let mut facts = Facts::default();
@@ -304,12 +487,16 @@ impl World {
         facts
     }
 
-    /// What a reader takes from a partition: no copy, and no hole but those that are accepted.
+    /// What a reader takes from a partition: no copy, nothing foreign, and no hole but those that are accepted.
     pub(super) fn read(&self, of: TopicPartition) -> Vec<(Seq, Incoming)> {
         let (mut map, facts) = (SeqMap::default(), self.facts());
         let mut taken = Vec::new();
-        for record in self.cluster.records(of) {
-            let seq: Seq = std::str::from_utf8(record.header("seq").unwrap()).unwrap().parse().unwrap();
+        for record in self.records(of) {
+            let belongs = |event: Event| of.topic.spec().records.contains(&event.name());
+            let fits = codec::decode(record.value.as_deref().unwrap_or_default()).is_ok_and(belongs);
+            let fits = fits || of.topic == Topic::DeadLetters;
+            let Some(seq) = record.header("seq").filter(|_| fits) else { continue };
+            let seq: Seq = std::str::from_utf8(seq).unwrap().parse().unwrap();
             let hole = |expected| Hole { partition: of, offset: record.offset, seq: seq.clone(), expected };
             if let Taken::Hole { expected } = map.clone().take(&seq)
                 && facts.accepts(&hole(expected))
@@ -355,7 +542,13 @@ impl Derived {
 
 /// What a machine derives from the log as it stands: each record once, in order, and nothing else.
 fn straight<M: Machine>(world: &World) -> BTreeMap<TopicPartition, Vec<Derived>> {
-    let changes: Vec<Arc<Change>> = world
+    let derived = |source| (source, straight_of::<M>(world, source, i64::MAX).0);
+    World::sources::<M>().map(derived).collect()
+}
+
+/// What is changed in the registry.
+fn changes(world: &World) -> Vec<Arc<Change>> {
+    world
         .cluster
         .records(TopicPartition::new(Topic::Registry, 0))
         .iter()
@@ -367,24 +560,22 @@ fn straight<M: Machine>(world: &World) -> BTreeMap<TopicPartition, Vec<Derived>>
             };
             Some(Arc::new(Change { offset: record.offset, what }))
         })
-        .collect();
-    World::sources::<M>().map(|source| (source, straight_of::<M>(world, source, &changes))).collect()
+        .collect()
 }
 
-fn straight_of<M: Machine>(world: &World, source: TopicPartition, changes: &[Arc<Change>]) -> Vec<Derived> {
+/// What a machine derives from the records of a partition below an offset, and what it is then.
+fn straight_of<M: Machine>(world: &World, source: TopicPartition, upto: i64) -> (Vec<Derived>, M) {
+    let changes = changes(world);
     let (mut machine, mut effects, mut view, mut derived) = (M::new(), Effects::default(), -1, Vec::new());
+    let mut looked = world.looked::<M>(source.partition).into_iter().peekable();
     let records: Vec<Incoming> = if source.topic.is_derived() {
         world.read(source).into_iter().map(|(_, record)| record).collect()
     } else {
-        world.cluster.records(source)
+        world.records(source)
     };
     let skipped = world.facts().skipped(M::NAME, source);
-    for record in records.into_iter().filter(|record| !skipped.contains(&record.offset)) {
-        let position = waypost_schemas::cause::Position {
-            topic: source.topic,
-            partition: source.partition,
-            offset: record.offset,
-        };
+    for record in records.into_iter().filter(|r| r.offset < upto && !skipped.contains(&r.offset)) {
+        let position = Position { topic: source.topic, partition: source.partition, offset: record.offset };
         let mut dead = |code: &str| {
             derived.push(Derived {
                 to: TopicPartition::new(Topic::DeadLetters, source.partition),
@@ -406,6 +597,15 @@ fn straight_of<M: Machine>(world: &World, source: TopicPartition, changes: &[Arc
             changes.iter().filter(|c| c.offset > view && c.offset <= stamp).for_each(|c| machine.look(c));
         }
         view = view.max(stamp);
+        if !source.topic.spec().records.contains(&event.name()) {
+            dead("wrong_type");
+            continue;
+        }
+        // Exactly as far as it asks.
+        let asked = M::asks(&event);
+        while let Some((offset, entry)) = looked.next_if(|(offset, _)| Some(*offset) <= asked) {
+            machine.look_at(offset, &entry);
+        }
         let input = Input { position, append: record.append, event: &event, registry: view };
         if let Err(unfit) = machine.apply(input, &mut effects) {
             dead(unfit.code);
@@ -421,7 +621,7 @@ fn straight_of<M: Machine>(world: &World, source: TopicPartition, changes: &[Arc
             });
         }
     }
-    derived
+    (derived, machine)
 }
 
 /// The files of a directory and those below it.
