@@ -2,6 +2,8 @@
 
 use std::{
     fs::{self, File},
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,8 +15,12 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use waypost_runtime::datadir::DataDir;
 
+use crate::link::Link;
+
 /// How often a state that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a node may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How many looks a start may take: two minutes, for the first one fetches Kafka's jars.
 const LOOKS_MAX: u32 = 6_000;
 
@@ -68,6 +74,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The directory goes with the test.
+            eprintln!("what {} said:\n{}", self.pid(), self.log());
+        }
         if self.runs() {
             let _ = self.kill();
         }
@@ -120,7 +130,9 @@ impl Stack {
         }
         let mut process = self.start(&all)?;
         for _ in 0..LOOKS_MAX {
-            ensure!(process.runs(), "the stack ended: {}", process.log());
+            if let Some(status) = process.child.try_wait()? {
+                anyhow::bail!("the stack ended with {status}: {}", process.log());
+            }
             if self.json().is_ok() && self.waypost(&["status", "--json"]).is_ok() {
                 return Ok(process);
             }
@@ -136,19 +148,13 @@ impl Stack {
 
     /// Starts a part of its own that joins the stack, with an address to listen on; it may not be ready yet.
     pub fn part(&mut self, name: &str, instance: u32, listen: &str) -> anyhow::Result<Process> {
+        self.join(&["--only", name, "--instance", &instance.to_string(), "--listen", listen])
+    }
+
+    /// Starts parts of their own that join the stack, by the arguments of `waypost up`; they may not be ready yet.
+    pub fn join(&mut self, args: &[&str]) -> anyhow::Result<Process> {
         let data = self.data();
-        let instance = instance.to_string();
-        self.start(&[
-            "up",
-            "--only",
-            name,
-            "--join",
-            path(&data),
-            "--instance",
-            &instance,
-            "--listen",
-            listen,
-        ])
+        self.start(&[&["up", "--join", path(&data)], args].concat())
     }
 
     fn start(&mut self, args: &[&str]) -> anyhow::Result<Process> {
@@ -160,8 +166,9 @@ impl Stack {
     fn spawn(&mut self, mut command: Command) -> anyhow::Result<Process> {
         self.starts += 1;
         let log = self.beside(&format!("{}.log", self.starts));
-        let child =
-            command.stdout(File::create(&log)?).stderr(File::options().append(true).open(&log)?).spawn()?;
+        // Both append, so that neither writes over the other.
+        let file = File::options().create(true).append(true).open(&log)?;
+        let child = command.stdout(file.try_clone()?).stderr(file).spawn()?;
         Ok(Process { child, log })
     }
 
@@ -169,6 +176,28 @@ impl Stack {
     pub fn begin(&mut self, args: &[&str]) -> anyhow::Result<Process> {
         let command = self.client(args)?;
         self.spawn(command)
+    }
+
+    /// Starts a client's command on a node of this stack, and does not wait for it.
+    pub fn begin_of(&mut self, node: &str, args: &[&str]) -> anyhow::Result<Process> {
+        let command = self.client_of(node, args)?;
+        self.spawn(command)
+    }
+
+    /// Starts a client's command at the other end of a link, and does not wait for it.
+    pub fn begin_beyond(&mut self, link: &Link, args: &[&str]) -> anyhow::Result<Process> {
+        let command = link.beyond(&self.client(args)?);
+        self.spawn(command)
+    }
+
+    /// The token of a user's device.
+    pub fn token(&self, user: &str, device: &str) -> anyhow::Result<String> {
+        Ok(self.waypost(&["token", "--user", user, "--device", device])?.trim().to_owned())
+    }
+
+    /// Where the stack is, `http://127.0.0.1:7400`.
+    pub fn url(&self) -> anyhow::Result<String> {
+        Ok(self.json()?["url"].as_str().context("no url")?.to_owned())
     }
 
     /// What `stack.json` says.
@@ -184,10 +213,14 @@ impl Stack {
 
     /// A command of the client on this stack, not yet run.
     pub fn client(&self, args: &[&str]) -> anyhow::Result<Command> {
-        let url = self.json()?["url"].as_str().context("no url")?.to_owned();
+        self.client_of(&self.url()?, args)
+    }
+
+    /// A command of the client on a node of this stack, not yet run.
+    fn client_of(&self, node: &str, args: &[&str]) -> anyhow::Result<Command> {
         let token = fs::read_to_string(self.data().join("operator.token"))?;
         let mut command = Command::new(program()?);
-        command.args(args).args(["--url", &url, "--token", token.trim()]).stdin(Stdio::null());
+        command.args(args).args(["--url", node, "--token", token.trim()]).stdin(Stdio::null());
         // What a device remembers stays with the stack.
         command.env("WAYPOST_DATA_DIR", self.data());
         Ok(command)
@@ -218,6 +251,26 @@ impl Drop for Stack {
             let _ = waypost::remove_store(&data);
         }
     }
+}
+
+/// What a node answers to a plain `GET`, without its head; an error where nobody answers, or not well.
+pub fn get(node: &str, path: &str) -> anyhow::Result<String> {
+    let address = node.strip_prefix("http://").context("no address")?;
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    Ok(body.to_owned())
+}
+
+/// A number that a node counts, by its name and labels as `/metrics` writes them; 0 where it has counted none.
+pub fn metric(node: &str, name: &str) -> anyhow::Result<f64> {
+    let metrics = get(node, "/metrics")?;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(line.map_or(Ok(0.0), str::parse)?)
 }
 
 /// An address of this machine that nobody listens on.

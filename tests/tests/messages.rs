@@ -8,49 +8,19 @@ use tokio::sync::Barrier;
 use waypost_e2e::{
     input::Input,
     phone::Phone,
-    stack::{Process, Stack, alone, free_address, path, rows, signal},
+    stack::{Process, Stack, alone, free_address, path, signal},
+    tail::{LONG, as_rows, entries, until},
 };
 
-/// What a phone is waited for at most: a restart of everything, several times over.
-const LONG: Duration = Duration::from_mins(2);
 /// How long a user waits between two messages.
 const BETWEEN: Duration = Duration::from_millis(40);
 /// How often something is killed.
 const KILL_EVERY: Duration = Duration::from_secs(3);
 /// How long a chat may go on after the last kill.
 const CHAT_MAX: Duration = Duration::from_mins(5);
-/// How often a state that is waited for is looked at.
-const LOOK: Duration = Duration::from_millis(20);
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-/// Waits for a state; fails where it does not come.
-fn until(done: impl Fn() -> bool) {
-    for _ in 0..LONG.as_millis() / LOOK.as_millis() {
-        if done() {
-            return;
-        }
-        sleep(LOOK);
-    }
-    panic!("what was waited for did not come");
-}
-
-/// The entries that a tail printed with `--json`.
-fn printed(tail: &Process) -> Vec<Value> {
-    let log = tail.log();
-    log.lines().filter(|l| l.starts_with('{')).map(|l| serde_json::from_str(l).unwrap()).collect()
-}
-
-/// Matches as the rows of `waypost matches --format csv`, sorted.
-fn as_rows(entries: &[Value]) -> Vec<String> {
-    let mut csv = csv::Writer::from_writer(b"head\n".to_vec());
-    for entry in entries {
-        let fields = [&entry["device"], &entry["fix"]["at"], &entry["zone"], &entry["event"]];
-        csv.write_record(fields.map(|field| field.as_str().unwrap())).unwrap();
-    }
-    rows(std::str::from_utf8(&csv.into_inner().unwrap()).unwrap())
 }
 
 #[test]
@@ -68,23 +38,23 @@ fn each_match_reaches_the_wardens_phone_once_though_it_stops_halfway_and_the_sta
     let mut first = stack.begin(&[&tail[..], &[&half]].concat()).unwrap();
     first.ended().unwrap();
     let mut second = stack.begin(&[&tail[..], &[&rest]].concat()).unwrap();
-    until(|| !printed(&second).is_empty());
+    until("an entry is printed", || !entries(&second).is_empty());
     up.kill().unwrap();
     let mut up = stack.up(&["--listen", &port]).unwrap();
     importing.ended().unwrap();
     second.ended().unwrap();
-    assert_eq!(as_rows(&[printed(&first), printed(&second)].concat()), input.expected);
+    assert_eq!(as_rows(&[entries(&first), entries(&second)].concat()).unwrap(), input.expected);
     // Nothing is left for the device, and all of it for another one.
     let mut third =
         stack.begin(&["tail", "--user", "warden", "--device", "phone", "--json", "--for", "2s"]).unwrap();
     third.ended().unwrap();
-    assert_eq!(printed(&third), [Value::Null; 0]);
+    assert_eq!(entries(&third), [Value::Null; 0]);
     let mut other = ["tail", "--user", "warden", "--device", "desk", "--json", "--for", "1m", "--count", ""];
     let count = all.to_string();
     other[9] = &count;
     let mut other = stack.begin(&other).unwrap();
     other.ended().unwrap();
-    assert_eq!(as_rows(&printed(&other)), input.expected);
+    assert_eq!(as_rows(&entries(&other)).unwrap(), input.expected);
     up.stop().unwrap();
     assert_eq!(up.errors(), [""; 0]);
 }
