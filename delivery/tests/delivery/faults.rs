@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, time::sleep};
 use tokio_tungstenite::tungstenite::Message;
 use waypost_runtime::{broker::Outgoing, lifecycle::Cause};
-use waypost_schemas::{codec, event::HoleAccepted, topic::Topic};
+use waypost_schemas::{client_id::ClientId, codec, event::HoleAccepted, time::Micros, topic::Topic};
 
 use crate::world::{World, inbox, said, user};
 
@@ -244,9 +244,17 @@ async fn what_is_no_frame_is_refused_and_the_connection_goes_on() {
         "bad_json",
     )
     .await;
-    let id = "019b7600-0000-7000-8000-000000000001";
-    check(&mut bob, &json!({"type": "send", "id": id, "to": "alice", "body": "old"}).to_string(), "clock")
-        .await;
+    let now = world.clock.now();
+    let (week, minutes) = (7 * 24 * Micros::HOUR, Micros::HOUR / 10);
+    for (at, body, code) in [
+        (now.0 - week, "from the past", "clock"),
+        (now.0 + minutes, "from the future", "clock"),
+        (now.0, "", "empty_body"),
+    ] {
+        let id = ClientId::new(Micros(at), 1).to_string();
+        let send = json!({"type": "send", "id": id, "to": "alice", "body": body});
+        check(&mut bob, &send.to_string(), code).await;
+    }
     bob.socket.send(Message::binary(vec![1])).await.unwrap();
     assert_eq!(bob.word().await, "refused binary_frame");
     bob.socket.send(Message::Ping(vec![1].into())).await.unwrap();

@@ -14,13 +14,13 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue},
 };
 use waypost_runtime::{
-    auth::{Claims, Role},
+    auth::{Claims, Keys, Role},
     http::{self, Limits},
     lifecycle::{Lifecycle, Tasks},
 };
 use waypost_schemas::{id::DeviceName, time::Micros};
 
-use crate::world::{Node, World, user};
+use crate::world::{Node, World, settings, user};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -145,6 +145,13 @@ async fn a_handshake_that_is_none_is_a_problem() {
     let old = door.world.keys.mint(&claims, Micros(0)).unwrap().token;
     let expired = format!("waypost.v1, bearer.{old}");
     check(4, &[("sec-websocket-protocol", &expired)], 401, "token_expired").await;
+    // Of other keys, and of another issuer with ours.
+    for (seed, issuer) in [([8; 32], "waypost"), ([7; 32], "elsewhere")] {
+        let keys = Keys::from_seed(&seed, &settings(&[("auth.issuer", issuer)]).auth).unwrap();
+        let foreign = keys.mint(&claims, door.world.clock.now()).unwrap().token;
+        let foreign = format!("waypost.v1, bearer.{foreign}");
+        check(4, &[("sec-websocket-protocol", &foreign)], 401, "token_bad").await;
+    }
     // {"alg":"none","typ":"JWT"}
     let claims = token.split('.').nth(1).unwrap();
     let unsigned = format!("waypost.v1, bearer.eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{claims}.");
@@ -213,6 +220,7 @@ async fn who_holds_no_connection_reads_and_acknowledges_by_requests() {
         (json!({"kind": "delivered", "upto": -1}), 422, "bad_offset"),
         (json!({"kind": "start", "upto": 1}), 400, "bad_json"),
         (json!({"kind": "read"}), 400, "bad_json"),
+        (Value::Null, 400, "bad_json"),
     ] {
         let (answered, answer) = ack(body.clone()).await;
         assert_eq!((answered, &answer["code"]), (status, &json!(code)), "{body}");
