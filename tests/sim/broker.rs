@@ -181,6 +181,7 @@ impl Producer for SlowProducer {
     fn send(&self, records: Vec<Outgoing>) -> Boxed<'_, Result<Delivery, Error>> {
         Box::pin(async move {
             self.broker.gate.pass().await;
+            let records = self.broker.bug.map_or(records.clone(), |bug| bug.appended(records));
             let delivery = match self.broker.bug {
                 Some(bug) if bug.loses(&self.broker, &records) => Bug::lost(records),
                 _ => self.inner.send(records).await?,

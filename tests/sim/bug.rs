@@ -6,6 +6,8 @@ use std::{
 };
 
 use waypost_processor::{
+    conversations::ConversationsMachine,
+    inboxes::InboxesMachine,
     machine::{Chunk, Effects, Input, Machine, Unreadable},
     registry::Change,
     snapshots::Manifest,
@@ -17,6 +19,8 @@ use waypost_runtime::{
 };
 use waypost_schemas::{
     cause::{Position, SeqMap},
+    codec,
+    event::{AckKind, EntriesAcknowledged, Event},
     topic::{Topic, TopicPartition},
 };
 
@@ -35,15 +39,39 @@ pub(crate) enum Bug {
     LostReportedWritten,
     /// A machine looks at what stands in no snapshot: how much it has folded since its start.
     EffectByMemory,
+    /// A machine forgets which client ids it has taken.
+    IdsForgotten,
+    /// A machine makes each receipt twice.
+    ReceiptTwice,
+    /// An acknowledgement covers whatever of the inbox is folded.
+    AckSeesAhead,
+    /// That a device begins counts as its having everything up to there.
+    StartIsDelivered,
+    /// A tail begins where the read models stand, without their numbers.
+    TailWithoutNumbers,
+    /// The read models' answer to what comes after an offset leaves out the next one.
+    PageTooLate,
+    /// The read models' answer to where a device stands is that it never was there.
+    CursorForgotten,
+    /// The read models' answer to where a device stands is one further.
+    CursorTooFar,
 }
 
 /// Every planted bug.
-pub(crate) const BUGS: [Bug; 5] = [
+pub(crate) const BUGS: [Bug; 13] = [
     Bug::CommitEarly,
     Bug::SnapshotWithoutNumbers,
     Bug::SnapshotAhead,
     Bug::LostReportedWritten,
     Bug::EffectByMemory,
+    Bug::IdsForgotten,
+    Bug::ReceiptTwice,
+    Bug::AckSeesAhead,
+    Bug::StartIsDelivered,
+    Bug::TailWithoutNumbers,
+    Bug::PageTooLate,
+    Bug::CursorForgotten,
+    Bug::CursorTooFar,
 ];
 
 impl Bug {
@@ -70,6 +98,21 @@ impl Bug {
         if self == Self::SnapshotAhead {
             manifest.next += 1;
         }
+    }
+
+    /// Spoils what is appended.
+    pub(crate) fn appended(self, mut records: Vec<Outgoing>) -> Vec<Outgoing> {
+        let acks = records.iter_mut().filter(|record| record.to.topic == Topic::Acks);
+        for record in acks.filter(|_| self == Self::StartIsDelivered) {
+            let decoded = codec::decode(record.value.as_deref().unwrap_or_default());
+            if let Ok(Event::EntriesAcknowledged(mut ack)) = decoded
+                && ack.upto >= 0
+            {
+                ack.kind = if ack.kind == AckKind::Start { AckKind::Delivered } else { ack.kind };
+                record.value = Some(codec::encode(&ack.into()).into());
+            }
+        }
+        records
     }
 
     /// Whether this send is lost.
@@ -120,5 +163,125 @@ impl Machine for Forgetful {
 
     fn restore(chunks: Vec<Chunk>) -> Result<Self, Unreadable> {
         Ok(Self { inner: SpatialMachine::restore(chunks)?, folded: 0 })
+    }
+}
+
+/// The conversations machine with [`Bug::IdsForgotten`].
+pub(crate) struct Amnesiac(ConversationsMachine);
+
+impl Machine for Amnesiac {
+    const NAME: &'static str = ConversationsMachine::NAME;
+    const DRIVES: Topic = ConversationsMachine::DRIVES;
+    const LOOKS_AT_REGISTRY: bool = ConversationsMachine::LOOKS_AT_REGISTRY;
+    const FORMAT: u16 = ConversationsMachine::FORMAT;
+
+    fn new() -> Self {
+        Self(ConversationsMachine::new())
+    }
+
+    fn look(&mut self, change: &Arc<Change>) {
+        self.0.look(change);
+    }
+
+    fn apply(&mut self, input: Input<'_>, effects: &mut Effects) -> Result<(), Unfit> {
+        ConversationsMachine::new().apply(input, effects)
+    }
+
+    fn changed_chunks(&mut self) -> Vec<Chunk> {
+        self.0.changed_chunks()
+    }
+
+    fn restore(chunks: Vec<Chunk>) -> Result<Self, Unreadable> {
+        Ok(Self(ConversationsMachine::restore(chunks)?))
+    }
+}
+
+/// The inboxes machine with [`Bug::ReceiptTwice`].
+pub(crate) struct Stutterer(InboxesMachine);
+
+impl Machine for Stutterer {
+    const NAME: &'static str = InboxesMachine::NAME;
+    const DRIVES: Topic = InboxesMachine::DRIVES;
+    const LOOKS_AT_REGISTRY: bool = InboxesMachine::LOOKS_AT_REGISTRY;
+    const LOOKS_AT: Option<Topic> = InboxesMachine::LOOKS_AT;
+    const FORMAT: u16 = InboxesMachine::FORMAT;
+
+    fn new() -> Self {
+        Self(InboxesMachine::new())
+    }
+
+    fn look(&mut self, change: &Arc<Change>) {
+        self.0.look(change);
+    }
+
+    fn asks(event: &Event) -> Option<i64> {
+        InboxesMachine::asks(event)
+    }
+
+    fn look_at(&mut self, offset: i64, event: &Event) {
+        self.0.look_at(offset, event);
+    }
+
+    fn apply(&mut self, input: Input<'_>, effects: &mut Effects) -> Result<(), Unfit> {
+        self.0.apply(input, effects)?;
+        let receipts: Vec<_> = effects.drain().collect();
+        for receipt in receipts.into_iter().flat_map(|receipt| [receipt.clone(), receipt]) {
+            effects.emit(receipt.topic, receipt.key, receipt.event);
+        }
+        Ok(())
+    }
+
+    fn changed_chunks(&mut self) -> Vec<Chunk> {
+        self.0.changed_chunks()
+    }
+
+    fn restore(chunks: Vec<Chunk>) -> Result<Self, Unreadable> {
+        Ok(Self(InboxesMachine::restore(chunks)?))
+    }
+}
+
+/// The inboxes machine with [`Bug::AckSeesAhead`].
+pub(crate) struct Hasty {
+    inner: InboxesMachine,
+    last: i64,
+}
+
+impl Machine for Hasty {
+    const NAME: &'static str = InboxesMachine::NAME;
+    const DRIVES: Topic = InboxesMachine::DRIVES;
+    const LOOKS_AT_REGISTRY: bool = InboxesMachine::LOOKS_AT_REGISTRY;
+    const LOOKS_AT: Option<Topic> = InboxesMachine::LOOKS_AT;
+    const FORMAT: u16 = InboxesMachine::FORMAT;
+
+    fn new() -> Self {
+        Self { inner: InboxesMachine::new(), last: -1 }
+    }
+
+    fn look(&mut self, change: &Arc<Change>) {
+        self.inner.look(change);
+    }
+
+    fn asks(event: &Event) -> Option<i64> {
+        InboxesMachine::asks(event)
+    }
+
+    fn look_at(&mut self, offset: i64, event: &Event) {
+        self.last = offset;
+        self.inner.look_at(offset, event);
+    }
+
+    fn apply(&mut self, input: Input<'_>, effects: &mut Effects) -> Result<(), Unfit> {
+        let Event::EntriesAcknowledged(ack) = input.event else { return self.inner.apply(input, effects) };
+        let upto = if ack.kind == AckKind::Delivered { self.last.max(ack.upto) } else { ack.upto };
+        let event = EntriesAcknowledged { upto, ..ack.clone() }.into();
+        self.inner.apply(Input { event: &event, ..input }, effects)
+    }
+
+    fn changed_chunks(&mut self) -> Vec<Chunk> {
+        self.inner.changed_chunks()
+    }
+
+    fn restore(chunks: Vec<Chunk>) -> Result<Self, Unreadable> {
+        Ok(Self { inner: InboxesMachine::restore(chunks)?, last: -1 })
     }
 }

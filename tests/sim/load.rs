@@ -23,6 +23,8 @@ use crate::{KEYED, dice::Dice};
 
 /// How many places there are, a degree apart on one parallel: each zone covers some of them, and none is near a border.
 const PLACES: u64 = 5;
+/// The log's name.
+pub(crate) const LOG: &str = "5f0c9d0e-0000-4000-8000-000000000000";
 /// How many users there are.
 pub(crate) const USERS: u64 = 4;
 
@@ -47,7 +49,7 @@ impl Load {
     /// Names the log, and defines a zone and a rule to begin with.
     pub(crate) fn found(cluster: &Cluster) -> Self {
         let load = Self { junk: Junk::new() };
-        change(cluster, LogFounded { log: "5f0c9d0e-0000-4000-8000-000000000000".into() });
+        change(cluster, LogFounded { log: LOG.into() });
         let centre = place(0);
         let geometry = Geometry::Circle(Circle { centre, radius_m: 1_000.0 });
         change(cluster, ZoneDefined { zone: zone(0), geometry, by: boss() });
@@ -72,7 +74,7 @@ impl Load {
         Report { id: None, device, fixes }
     }
 
-    /// An acknowledgement of an offset that an inbox has; now and then of one that it does not have yet.
+    /// An acknowledgement by a device that holds no connection, of an offset that an inbox has; now and then of one that it does not have yet.
     pub(crate) fn ack(dice: &mut Dice, cluster: &Cluster) -> EntriesAcknowledged {
         let user = user(dice.below(USERS));
         let end = cluster.end(of(Topic::Inboxes, user.as_str())) as u64;
@@ -81,7 +83,7 @@ impl Load {
             .expect("one");
         EntriesAcknowledged {
             user,
-            device: DeviceName::new(format!("device-{}", dice.below(2))).expect("a name"),
+            device: DeviceName::new("gadget").expect("a name"),
             session: format!("session-{}", dice.below(1 << 20)),
             kind,
             upto: if dice.once_in(8) { end + dice.below(3) } else { dice.below(end + 1).saturating_sub(1) }

@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use waypost_processor::projector::{Batch, Failure, Models, Row, Written};
 use waypost_runtime::broker::Boxed;
-use waypost_schemas::{id::UserId, topic::TopicPartition};
+use waypost_schemas::{
+    id::{DeviceName, UserId},
+    topic::TopicPartition,
+};
 
 use crate::{gate::Gate, met::Met};
 
@@ -24,6 +27,8 @@ pub(crate) struct Stored {
     pub(crate) rows: BTreeMap<TopicPartition, Row>,
     /// The entries of inboxes, by partition and offset.
     pub(crate) entries: BTreeMap<(i32, i64), Kept>,
+    /// Up to where each device has acknowledged.
+    pub(crate) cursors: BTreeMap<(UserId, DeviceName), i64>,
 }
 
 /// An entry of an inbox.
@@ -34,6 +39,7 @@ pub(crate) struct Kept {
     pub(crate) kind: &'static str,
     pub(crate) value: Bytes,
     pub(crate) append_us: i64,
+    pub(crate) at_us: i64,
 }
 
 impl Tables {
@@ -55,8 +61,13 @@ impl Stored {
                 kind: entry.kind,
                 value: entry.value.clone(),
                 append_us: entry.append_us,
+                at_us: entry.at_us,
             };
             self.entries.entry((partition.partition, entry.offset)).or_insert(kept);
+        }
+        for (user, device, upto) in batch.cursors() {
+            let cursor = self.cursors.entry((user.clone(), device.clone())).or_insert(upto);
+            *cursor = upto.max(*cursor);
         }
         Written::Done
     }

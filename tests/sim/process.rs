@@ -1,15 +1,17 @@
-//! The processes of a world: real processors and real ingest nodes, each behind a gate.
+//! The processes of a world: real processors, and real nodes that append and serve devices, each behind a gate.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
+use waypost_delivery::Delivery;
 use waypost_ingest::{Ingest, uplink::Uplink};
 use waypost_processor::{
     Processor, Stores, alerts::AlertsMachine, conversations::ConversationsMachine, inboxes::InboxesMachine,
+    spatial::SpatialMachine,
 };
 use waypost_runtime::{
     auth::Keys,
-    broker::memory::Cluster,
+    broker::{self, memory::Cluster},
     clock::Clock,
     config::{Config, Settings, Sources},
     health::Health,
@@ -20,11 +22,13 @@ use waypost_runtime::{
 use crate::{
     DRIVES, KEYED,
     broker::Broker,
-    bug::{Bug, Forgetful},
+    bug::{Amnesiac, Bug, Forgetful, Hasty, Stutterer},
+    catchup,
     dice::Dice,
     gate::Gate,
     journal::Journal,
     models::{self, Tables},
+    phones::Node,
     places::{self, Shelf},
 };
 
@@ -36,8 +40,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 pub(crate) enum Role {
     /// Folds and projects.
     Processor,
-    /// Appends.
-    Ingest,
+    /// Appends, and serves devices.
+    Node,
 }
 
 /// One life of a process.
@@ -52,6 +56,8 @@ pub(crate) struct Process {
     pub(crate) held: bool,
     /// Where it appends, if it does.
     pub(crate) uplink: Option<Uplink>,
+    /// Where devices come, if they do.
+    pub(crate) node: Option<Node>,
     lifecycle: Lifecycle,
     tasks: Tasks,
 }
@@ -91,6 +97,19 @@ impl Maker {
         settings.projector.batch_wait = Duration::from_millis(dice.within(1..=30));
         settings.projector.batch_records_max = dice.within(1..=20) as usize;
         settings.snapshots.interval = Duration::from_millis(dice.within(5..=150));
+        let delivery = &mut settings.delivery;
+        delivery.ack_interval = Duration::from_millis(dice.within(1..=60));
+        delivery.ack_timeout = Duration::from_millis(dice.within(300..=3_000));
+        delivery.write_timeout = Duration::from_millis(dice.within(100..=1_000));
+        delivery.silence = Duration::from_millis(dice.within(2_000..=20_000));
+        delivery.window_entries_max = dice.within(2..=20) as usize;
+        delivery.newest_entries = dice.within(2..=60) as usize;
+        delivery.ring_entries_max = dice.within(3..=100) as usize;
+        delivery.cursors_max = dice.within(1..=20) as usize;
+        delivery.tail_linger = Duration::from_millis(dice.within(50..=5_000));
+        delivery.tail_keep = Duration::from_millis(dice.within(300..=5_000));
+        delivery.catchups_max = dice.within(1..=4) as usize;
+        delivery.drain = Duration::from_millis(dice.within(20..=2_000));
         let keys = Keys::from_seed(&[7; 32], &settings.auth).expect("any seed is a key");
         let slow_ms_max = *dice.pick(&[0, 1, 4, 15]).expect("there are some");
         let (keys, ends) = (Arc::new(keys), JoinSet::new());
@@ -101,12 +120,11 @@ impl Maker {
         self.lives += 1;
         let name = format!("{role:?}-{instance}.{}", self.lives).to_lowercase();
         let gate = Gate::new(dice.split(), self.slow_ms_max, self.journal.order.of(&name));
-        let bug = self.bug.filter(|_| role != Role::Ingest);
-        let broker = Broker::new(self.cluster.connect(&name), gate.clone(), self.journal.clone(), bug);
+        let broker = Broker::new(self.cluster.connect(&name), gate.clone(), self.journal.clone(), self.bug);
         let lifecycle = Lifecycle::new();
         let tasks = Tasks::new(&lifecycle);
-        let (zombie, held, uplink) = (false, false, None);
-        (Process { role, instance, name, gate, zombie, held, uplink, lifecycle, tasks }, broker)
+        let (zombie, held, uplink, node) = (false, false, None, None);
+        (Process { role, instance, name, gate, zombie, held, uplink, node, lifecycle, tasks }, broker)
     }
 
     fn watch(&mut self, process: &Process) {
@@ -151,24 +169,35 @@ impl Maker {
         let processor =
             Processor::on(stores, Arc::new(broker), self.clock.clone(), Health::default(), settings);
         let processor = processor.expect("the twin gives what it is asked for");
-        if self.bug == Some(Bug::EffectByMemory) {
-            processor.spawn_machine::<Forgetful>(&process.tasks);
-            processor.spawn_machine::<AlertsMachine>(&process.tasks);
-            processor.spawn_machine::<ConversationsMachine>(&process.tasks);
-            processor.spawn_machine::<InboxesMachine>(&process.tasks);
-            processor.spawn_readers(&process.tasks);
-        } else {
-            processor.spawn(&process.tasks);
+        let tasks = &process.tasks;
+        match self.bug {
+            Some(Bug::EffectByMemory) => processor.spawn_machine::<Forgetful>(tasks),
+            _ => processor.spawn_machine::<SpatialMachine>(tasks),
         }
+        processor.spawn_machine::<AlertsMachine>(tasks);
+        match self.bug {
+            Some(Bug::IdsForgotten) => processor.spawn_machine::<Amnesiac>(tasks),
+            _ => processor.spawn_machine::<ConversationsMachine>(tasks),
+        }
+        match self.bug {
+            Some(Bug::ReceiptTwice) => processor.spawn_machine::<Stutterer>(tasks),
+            Some(Bug::AckSeesAhead) => processor.spawn_machine::<Hasty>(tasks),
+            _ => processor.spawn_machine::<InboxesMachine>(tasks),
+        }
+        processor.spawn_readers(tasks);
         self.watch(&process);
         process
     }
 
-    /// Starts an ingest node.
-    pub(crate) fn ingest(&mut self, instance: u32, dice: &mut Dice) -> Process {
-        let (mut process, broker) = self.life(Role::Ingest, instance, dice);
+    /// Starts a node that takes input and serves devices, and keeps its tails in a directory.
+    pub(crate) fn node(&mut self, instance: u32, tables: &Tables, dir: PathBuf, dice: &mut Dice) -> Process {
+        let (mut process, broker) = self.life(Role::Node, instance, dice);
+        let broker: Arc<dyn broker::Broker> = Arc::new(broker);
+        // What serves devices stops before what it appends by.
+        let stage = process.tasks.stage("delivery");
+        let below = process.tasks.stage("ingest");
         let ingest = Ingest::build(waypost_ingest::Deps {
-            broker: Arc::new(broker),
+            broker: broker.clone(),
             clock: self.clock.clone(),
             health: Health::default(),
             keys: self.keys.clone(),
@@ -177,8 +206,25 @@ impl Maker {
         });
         let ingest = ingest.expect("the twin gives what it is asked for");
         process.uplink = Some(ingest.uplink());
-        let lifecycle = process.tasks.lifecycle().clone();
-        process.tasks.spawn("ingest", async move { ingest.run(lifecycle).await });
+        let (running, lifecycle) = (ingest.clone(), below.lifecycle().clone());
+        below.spawn("ingest", async move { running.run(lifecycle).await });
+        let (gate, bug) = (process.gate.clone(), self.bug);
+        let delivery = Delivery::build(waypost_delivery::Deps {
+            broker,
+            store: Arc::new(catchup::Reached { tables: tables.clone(), gate, bug }),
+            ingest,
+            keys: self.keys.clone(),
+            clock: self.clock.clone(),
+            health: Health::default(),
+            dir,
+            name: process.name.clone(),
+            partitions: KEYED,
+            settings: self.settings.delivery.clone(),
+            tasks: stage.clone(),
+        });
+        let delivery = delivery.expect("the twin gives what it is asked for");
+        delivery.spawn();
+        process.node = Some(Node { delivery, stage });
         self.watch(&process);
         process
     }

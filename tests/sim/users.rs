@@ -23,6 +23,11 @@ const OUTSTANDING_MAX: usize = 12;
 /// How many devices each user has.
 pub(crate) const DEVICES: u64 = 2;
 
+/// A device by number.
+pub(crate) fn device(number: u64) -> DeviceName {
+    DeviceName::new(format!("device-{number}")).expect("a name")
+}
+
 /// All sending devices; a cheap clone.
 #[derive(Clone, Default)]
 pub(crate) struct Users(Arc<Mutex<BTreeMap<(u64, u64), Device>>>);
@@ -59,18 +64,18 @@ impl Users {
     pub(crate) fn say(&self, dice: &mut Dice, now: Micros) -> Option<(String, MessageSent)> {
         let (from, name, to) = (dice.below(USERS), dice.below(DEVICES), dice.below(USERS));
         let mut devices = self.lock();
-        let device = devices.entry((from, name)).or_default();
-        if device.outstanding.len() >= OUTSTANDING_MAX {
+        let sender = devices.entry((from, name)).or_default();
+        if sender.outstanding.len() >= OUTSTANDING_MAX {
             return None;
         }
-        device.last_ms = (now.0 / 1_000).max(device.last_ms + 1);
+        sender.last_ms = (now.0 / 1_000).max(sender.last_ms + 1);
         let number = u128::from(from * DEVICES + name);
-        let id = ClientId::new(Micros::from_millis(device.last_ms), number).to_string();
-        let settled = device.settled();
+        let id = ClientId::new(Micros::from_millis(sender.last_ms), number).to_string();
+        let settled = sender.settled();
         let message = MessageSent {
             conversation: ConversationId::direct(&user(from), &user(to)),
             sender: user(from),
-            device: DeviceName::new(format!("device-{name}")).expect("a name"),
+            device: device(name),
             client_id: id.clone(),
             settled,
             content_type: "text/plain".into(),
@@ -78,8 +83,8 @@ impl Users {
             reply_to: None,
             registry: -1,
         };
-        device.ids.insert(id.clone());
-        device.outstanding.insert(id.clone(), message.clone());
+        sender.ids.insert(id.clone());
+        sender.outstanding.insert(id.clone(), message.clone());
         Some((id, message))
     }
 

@@ -1,6 +1,7 @@
 //! What must hold of the log at a quiet point, said by plain folds that know nothing of the machines' code.
 
 mod conversations;
+mod offers;
 mod receipts;
 mod spatial;
 mod view;
@@ -12,13 +13,13 @@ use waypost_runtime::broker::{Incoming, memory::Cluster};
 use waypost_schemas::{
     cause::Position,
     codec,
-    event::{Entry, EntryAdded, Event, MatchArrived},
+    event::{AckKind, Entry, EntryAdded, Event, MatchArrived},
     id::{ConversationId, UserId},
     topic::{Topic, TopicPartition},
 };
 
 pub(crate) use self::view::{First, View};
-use crate::{KEYED, journal::Promise, load::Junk, met::Met, models::Tables};
+use crate::{KEYED, journal::Promise, load::Junk, met::Met, models::Tables, phones::Phone};
 
 /// The log as it stands.
 pub(crate) struct Log(BTreeMap<TopicPartition, Vec<Incoming>>);
@@ -107,6 +108,7 @@ pub(crate) struct Facts<'a> {
     /// Every message that was accepted, by its client id, with its conversation's members.
     pub(crate) said: &'a BTreeMap<String, BTreeSet<UserId>>,
     pub(crate) tables: &'a Tables,
+    pub(crate) phones: &'a [Phone],
     pub(crate) met: &'a Met,
 }
 
@@ -132,7 +134,9 @@ pub(crate) fn check(facts: &Facts<'_>) -> Result<(), String> {
     arrivals(facts, &views)?;
     kept_promises(facts, &views)?;
     letters_of_the_projector(facts, &views)?;
-    read_models(facts, &views)
+    read_models(facts, &views)?;
+    cursors(facts)?;
+    offers::check(facts, &views)
 }
 
 /// A match goes to each of its audience, once.
@@ -328,6 +332,26 @@ fn read_models(facts: &Facts<'_>, views: &BTreeMap<TopicPartition, View>) -> Res
     }
     facts.met.some("entries checked", entries as u64);
     Ok(())
+}
+
+/// The read models' cursors are the highest that each device has acknowledged.
+fn cursors(facts: &Facts<'_>) -> Result<(), String> {
+    let mut cursors = BTreeMap::new();
+    for p in 0..KEYED {
+        for record in facts.log.of_partition(Topic::Acks, p) {
+            let decoded = codec::decode(record.value.as_deref().unwrap_or_default());
+            let Ok(Event::EntriesAcknowledged(ack)) = decoded else { continue };
+            if ack.kind != AckKind::Read {
+                let cursor = cursors.entry((ack.user, ack.device)).or_insert(ack.upto);
+                *cursor = ack.upto.max(*cursor);
+            }
+        }
+    }
+    let stored = &facts.tables.lock().cursors;
+    if *stored == cursors {
+        return Ok(());
+    }
+    Err(format!("W5: the read models' cursors are {stored:?}, and should be {cursors:?}"))
 }
 
 impl Log {

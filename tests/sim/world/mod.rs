@@ -1,13 +1,16 @@
 //! The world of one seed: the log, the processes on it, those who send, and everything that can go wrong.
 
+mod faults;
+mod input;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use tempfile::TempDir;
 use tokio::task::JoinSet;
-use waypost_ingest::uplink;
 use waypost_processor::projector;
 use waypost_runtime::{broker::memory::Cluster, clock::Clock};
 use waypost_schemas::{
@@ -24,21 +27,22 @@ use crate::{
     bug::Bug,
     dice::Dice,
     journal::Journal,
-    load::Load,
+    load::{self, Load, USERS},
     met::Met,
     models::Tables,
     oracle::{self, Facts, Log},
+    phones::Phone,
     places::Shelf,
     process::{Ended, Maker, Process, Role},
-    users::Users,
+    users::{self, DEVICES, Users},
 };
 
 /// When the world begins: 2026-01-01T00:00:00Z.
 const BEGINNING: Micros = Micros(1_767_225_600_000_000);
 /// How many processors there are at most, zombies left out.
 const PROCESSORS_MAX: usize = 3;
-/// How many nodes take input.
-const INGESTS: u32 = 2;
+/// How many nodes take input and serve devices.
+const NODES: u32 = 2;
 /// How often the world looks whether everything is drained, and how often at most: half a minute and more of its time.
 const LOOK: Duration = Duration::from_millis(50);
 const LOOKS_MAX: usize = 2_000;
@@ -84,7 +88,14 @@ pub(crate) struct World {
     dead: Vec<String>,
     load: Load,
     users: Users,
+    phones: Vec<Phone>,
+    /// Whether phones come again by themselves when nothing goes wrong any more.
+    phones_come: bool,
+    /// What nodes keep on their own disks.
+    directory: TempDir,
     sends: JoinSet<()>,
+    /// The connections of phones.
+    lines: JoinSet<()>,
     accepted: Accepted,
     /// Whether a commit went back below what its owner has committed, who will not commit it again.
     went_back: bool,
@@ -100,7 +111,10 @@ const ACTS: &[Act] = &[
     (60, "report", World::report),
     (60, "say", World::say),
     (15, "say again", World::say_again),
-    (40, "acknowledge", World::acknowledge),
+    (10, "acknowledge", World::acknowledge),
+    (40, "a phone comes", World::phone_comes),
+    (10, "a phone is cut off", World::phone_is_cut_off),
+    (6, "a phone goes deaf", World::phone_goes_deaf),
     (10, "change the registry", World::change_registry),
     (6, "spoil", World::spoil),
     (6, "crash", World::crash),
@@ -129,6 +143,9 @@ impl World {
         let load = Load::found(&cluster);
         let journal = Journal::new(cluster.clone(), KEYED, met.clone());
         let maker = Maker::new(cluster.clone(), clock.clone(), journal.clone(), bug, &mut dice);
+        let phone = |(user, device)| Phone::new(load::user(user), users::device(device));
+        let phones =
+            (0..USERS).flat_map(|user| (0..DEVICES).map(move |device| (user, device))).map(phone).collect();
         let mut world = Self {
             cluster,
             dice,
@@ -143,7 +160,11 @@ impl World {
             dead: Vec::new(),
             load,
             users: Users::default(),
+            phones,
+            phones_come: true,
+            directory: tempfile::tempdir().expect("a directory can be made"),
             sends: JoinSet::new(),
+            lines: JoinSet::new(),
             accepted: Accepted::default(),
             went_back: false,
             said: BTreeMap::new(),
@@ -165,6 +186,7 @@ impl World {
 
     /// Does so many things, and lets time pass between them.
     pub(crate) async fn live(&mut self, acts: u64) -> Result<(), String> {
+        self.phones.iter().for_each(|phone| phone.order(|order| order.calm = false));
         for _ in 0..acts {
             let (_, name, act) = ACTS[self.dice.weighted(ACTS.iter().map(|(weight, ..)| *weight))];
             let what = act(self);
@@ -213,8 +235,10 @@ impl World {
                 Some(why) => return Err(format!("W11: {name} stopped: {why}")),
             }
         }
-        while let Some(sent) = self.sends.try_join_next() {
-            sent.map_err(|e| e.to_string())?;
+        for tasks in [&mut self.sends, &mut self.lines] {
+            while let Some(ended) = tasks.try_join_next() {
+                ended.map_err(|e| format!("a device failed: {e}"))?;
+            }
         }
         Ok(())
     }
@@ -230,6 +254,7 @@ impl World {
             self.bury_the_dead();
             self.mend_all();
             self.resend_all();
+            self.phones_come_again();
             quiet = if self.stirring().is_none() { quiet + 1 } else { 0 };
             if quiet == 2 {
                 return self.check();
@@ -261,12 +286,14 @@ impl World {
             promises: &promises,
             said: &self.said,
             tables: &self.tables,
+            phones: &self.phones,
             met: &self.met,
         })
     }
 
     /// Throws away everything but the log, makes it again, and compares (W3).
     pub(crate) async fn rebuild(&mut self) -> Result<(), String> {
+        self.phones_come = false;
         self.stop_all().await?;
         let before = self.state();
         let tables = std::mem::take(&mut self.tables);
@@ -288,7 +315,8 @@ impl World {
             }
         }
         self.met.some("states compared", before.len() as u64);
-        if tables.lock().entries != self.tables.lock().entries {
+        let (old, new) = (tables.lock(), self.tables.lock());
+        if old.entries != new.entries || old.cursors != new.cursors {
             return Err("W3: the read models were rebuilt, and differ".into());
         }
         self.met.one("rebuilds");
@@ -335,6 +363,9 @@ impl World {
     fn calm(&mut self) {
         self.cluster.set_away(false);
         self.set_postgres(false);
+        for phone in &self.phones {
+            phone.order(|order| (order.calm, order.deaf) = (true, false));
+        }
         for at in (0..self.processes.len()).rev() {
             let process = &mut self.processes[at];
             process.gate.calm();
@@ -393,8 +424,20 @@ impl World {
                 }
             }
         }
-        if !self.sends.is_empty() || self.users.outstanding() > 0 {
+        if self.users.outstanding() > 0 {
             return Some(format!("{} sends are not accepted", self.users.outstanding()));
+        }
+        for phone in self.phones.iter().filter(|phone| self.phones_come && phone.is_known()) {
+            let has = phone.lock();
+            let mut mine = stored.entries.iter().rev().filter(|(_, kept)| kept.user == has.user);
+            let last = mine.next().map(|((_, offset), _)| *offset);
+            let cursor = stored.cursors.get(&(has.user.clone(), has.name.clone())).copied();
+            if cursor < last || has.connections.is_empty() {
+                return Some(format!(
+                    "{}/{} has acknowledged {cursor:?} of an inbox whose last entry is {last:?}",
+                    has.user, has.name
+                ));
+            }
         }
         None
     }
@@ -419,8 +462,9 @@ impl World {
         name
     }
 
-    fn start_ingest(&mut self, instance: u32) -> String {
-        let process = self.maker.ingest(instance, &mut self.dice);
+    fn start_node(&mut self, instance: u32) -> String {
+        let dir = self.directory.path().join(format!("node-{instance}"));
+        let process = self.maker.node(instance, &self.tables, dir, &mut self.dice);
         let name = process.name.clone();
         self.processes.push(process);
         name
@@ -428,10 +472,10 @@ impl World {
 
     /// Starts what is missing: one of those that have died, as a supervisor does.
     fn mend(&mut self) -> String {
-        let ingests: BTreeSet<u32> =
-            self.alive(Role::Ingest).into_iter().map(|at| self.processes[at].instance).collect();
-        if let Some(missing) = (1..=INGESTS).find(|instance| !ingests.contains(instance)) {
-            return self.start_ingest(missing);
+        let nodes: BTreeSet<u32> =
+            self.alive(Role::Node).into_iter().map(|at| self.processes[at].instance).collect();
+        if let Some(missing) = (1..=NODES).find(|instance| !nodes.contains(instance)) {
+            return self.start_node(missing);
         }
         if self.alive(Role::Processor).is_empty() {
             let instance = self.dice.within(1..=PROCESSORS_MAX as u64) as u32;
@@ -445,265 +489,10 @@ impl World {
     }
 
     fn mend_all(&mut self) {
-        while !self.mend().is_empty() && self.alive(Role::Ingest).len() < INGESTS as usize {}
+        while !self.mend().is_empty() && self.alive(Role::Node).len() < NODES as usize {}
         if self.alive(Role::Processor).is_empty() {
             self.mend();
         }
-    }
-
-    fn report(&mut self) -> String {
-        let Some(at) = self.some(Some(Role::Ingest)) else { return String::new() };
-        let Some(uplink) = self.processes[at].uplink.clone() else { return String::new() };
-        let report = Load::report(&mut self.dice, self.clock.now());
-        let accepted = self.accepted.clone();
-        let fixes: Vec<Event> = report.fixes.iter().cloned().map(Event::from).collect();
-        let told = format!("{} by {}", report.device, self.processes[at].name);
-        self.sends.spawn(async move {
-            // What is not accepted may have landed or not; a tracker sends its next fix.
-            if let Ok(positions) = uplink.append_report(report).await {
-                accepted
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend(positions.into_iter().zip(fixes));
-            }
-        });
-        told
-    }
-
-    fn say(&mut self) -> String {
-        let Some((id, message)) = self.users.say(&mut self.dice, self.clock.now()) else {
-            return "nobody may".into();
-        };
-        let told = format!("{}/{} {}: {id}", message.sender, message.device, message.conversation);
-        self.send(id);
-        told
-    }
-
-    fn say_again(&mut self) -> String {
-        let ids = self.users.ids();
-        match self.dice.pick(&ids).cloned() {
-            None => String::new(),
-            Some(id) => {
-                self.send(id.clone());
-                id
-            }
-        }
-    }
-
-    fn resend_all(&mut self) {
-        if self.sends.is_empty() {
-            self.users.ids().into_iter().for_each(|id| self.send(id));
-        }
-    }
-
-    fn send(&mut self, id: String) {
-        let Some(at) = self.some(Some(Role::Ingest)) else { return };
-        let Some(uplink) = self.processes[at].uplink.clone() else { return };
-        let Some(message) = self.users.message(&id, &mut self.dice) else { return };
-        let (accepted, users) = (self.accepted.clone(), self.users.clone());
-        self.sends.spawn(async move {
-            if let Ok(positions) = uplink.append_message(message.clone()).await {
-                let mut accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
-                accepted.extend(positions.into_iter().map(|at| (at, Event::from(message.clone()))));
-                users.accepted(&id);
-            }
-        });
-    }
-
-    /// A device acknowledges something, in any order. W1: what its inbox does not have yet is refused.
-    fn acknowledge(&mut self) -> String {
-        let Some(at) = self.some(Some(Role::Ingest)) else { return String::new() };
-        let Some(uplink) = self.processes[at].uplink.clone() else { return String::new() };
-        let ack = Load::ack(&mut self.dice, &self.cluster);
-        let told = format!("{}/{} {:?} {}", ack.user, ack.device, ack.kind, ack.upto);
-        let (accepted, met) = (self.accepted.clone(), self.met.clone());
-        self.sends.spawn(async move {
-            match uplink.acknowledge(ack.clone()).await {
-                Ok(positions) => {
-                    let mut accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
-                    accepted.extend(positions.into_iter().map(|at| (at, Event::from(ack.clone()))));
-                }
-                Err(uplink::Error::AckBeyondEnd { .. }) => met.one("acks beyond the end"),
-                // A device acknowledges again, or what comes after it.
-                Err(_) => {}
-            }
-        });
-        told
-    }
-
-    fn change_registry(&mut self) -> String {
-        Load::registry(&mut self.dice, &self.cluster);
-        String::new()
-    }
-
-    fn spoil(&mut self) -> String {
-        self.load.spoil(&mut self.dice, &self.cluster)
-    }
-
-    fn crash(&mut self) -> String {
-        let Some(at) = self.some(None) else { return String::new() };
-        self.processes[at].gate.kill();
-        self.processes[at].name.clone()
-    }
-
-    fn crash_soon(&mut self) -> String {
-        let Some(at) = self.some(None) else { return String::new() };
-        let passages = self.dice.below(120);
-        self.processes[at].gate.die_after(passages);
-        format!("{} after {passages}", self.processes[at].name)
-    }
-
-    /// A process hears nothing of its group any more, and its partitions go to another; it may be one of its own name.
-    fn make_zombie(&mut self) -> String {
-        let alive = self.alive(Role::Processor);
-        let Some(at) = self.dice.pick(&alive).copied() else { return String::new() };
-        let process = &mut self.processes[at];
-        process.zombie = true;
-        let (name, instance) = (process.name.clone(), process.instance);
-        self.cluster.set_suspended(&name, true);
-        self.cluster.expire(&name);
-        self.met.one("zombies");
-        if self.dice.once_in(2) {
-            self.start_processor(instance);
-        }
-        name
-    }
-
-    fn end_zombie(&mut self) -> String {
-        let zombies: Vec<usize> = (0..self.processes.len()).filter(|at| self.processes[*at].zombie).collect();
-        let Some(at) = self.dice.pick(&zombies).copied() else { return String::new() };
-        let process = &mut self.processes[at];
-        if self.dice.once_in(3) {
-            process.gate.kill();
-            return format!("{} dies", process.name);
-        }
-        process.zombie = false;
-        self.cluster.set_suspended(&process.name, false);
-        format!("{} wakes", process.name)
-    }
-
-    fn hold(&mut self) -> String {
-        let Some(at) = self.some(None) else { return String::new() };
-        let process = &mut self.processes[at];
-        process.held = !process.held;
-        self.cluster.set_held(&process.name, process.held);
-        format!("{} {}", process.name, process.held)
-    }
-
-    fn land(&mut self) -> String {
-        let held: Vec<String> = self.processes.iter().filter(|p| p.held).map(|p| p.name.clone()).collect();
-        self.land_of(&held)
-    }
-
-    fn land_of(&mut self, names: &[String]) -> String {
-        let Some(name) = self.dice.pick(names).cloned() else { return String::new() };
-        let topics = [
-            Topic::Positions,
-            Topic::Messages,
-            Topic::Acks,
-            Topic::Matches,
-            Topic::Inboxes,
-            Topic::DeadLetters,
-        ];
-        let topic = *self.dice.pick(&topics).expect("there are some");
-        let of = TopicPartition::new(topic, self.dice.below(KEYED as u64) as i32);
-        let landed = self.cluster.land(&name, of, self.dice.within(1..=4) as usize);
-        format!("{landed} of {name} in {of}")
-    }
-
-    fn land_or_lose(&mut self) -> String {
-        let dead: Vec<String> =
-            self.dead.iter().filter(|name| self.cluster.held(name) > 0).cloned().collect();
-        if self.dice.once_in(4) {
-            let Some(name) = self.dice.pick(&dead) else { return String::new() };
-            self.cluster.lose_held(name);
-            return format!("all of {name} is lost");
-        }
-        if !dead.is_empty() {
-            self.met.one("late batches of the dead");
-        }
-        self.land_of(&dead)
-    }
-
-    fn commit_backwards(&mut self) -> String {
-        let (machine, topic) = *self.dice.pick(&DRIVES).expect("there are some");
-        let of = TopicPartition::new(topic, self.dice.below(KEYED as u64) as i32);
-        let group = format!("waypost.{machine}");
-        let Some(committed) = self.cluster.committed(&group, of).filter(|c| *c > 0) else {
-            return String::new();
-        };
-        let back = self.dice.within(0..=committed as u64 - 1) as i64;
-        self.cluster.set_committed(&group, of, Some(back));
-        self.went_back = true;
-        self.met.one("commits backwards");
-        format!("{machine} of {of} from {committed} to {back}")
-    }
-
-    fn harm_snapshot(&mut self) -> String {
-        let shelves: Vec<Shelf> = self.shelves.values().chain([&self.database]).cloned().collect();
-        let Some(shelf) = self.dice.pick(&shelves).cloned() else { return String::new() };
-        match shelf.harm(&mut self.dice) {
-            None => String::new(),
-            Some((owner, how)) => {
-                self.met.one("snapshots harmed");
-                format!("{owner:?} {how}")
-            }
-        }
-    }
-
-    fn flip_postgres(&mut self) -> String {
-        let away = !self.tables.lock().away;
-        self.set_postgres(away);
-        if away {
-            self.met.one("Postgres away");
-        }
-        format!("away {away}")
-    }
-
-    fn set_postgres(&mut self, away: bool) {
-        self.tables.lock().away = away;
-        self.database.set_away(away);
-    }
-
-    fn flip_broker(&mut self) -> String {
-        // It comes back when the next thing is done to it, or by itself at the next of these.
-        let away = self.dice.once_in(2);
-        self.cluster.set_away(away);
-        if away {
-            self.met.one("broker away");
-        }
-        format!("away {away}")
-    }
-
-    fn one_more(&mut self) -> String {
-        let taken: BTreeSet<u32> =
-            self.alive(Role::Processor).into_iter().map(|at| self.processes[at].instance).collect();
-        match (1..=PROCESSORS_MAX as u32).find(|instance| !taken.contains(instance)) {
-            Some(instance) => self.start_processor(instance),
-            None => String::new(),
-        }
-    }
-
-    fn one_less(&mut self) -> String {
-        let alive = self.alive(Role::Processor);
-        if alive.len() < 2 {
-            return String::new();
-        }
-        let at = *self.dice.pick(&alive).expect("there are two");
-        self.processes[at].stop();
-        self.processes[at].name.clone()
-    }
-
-    fn refuse_append(&mut self) -> String {
-        let Some(at) = self.some(None) else { return String::new() };
-        self.cluster.refuse_next(&self.processes[at].name);
-        self.processes[at].name.clone()
-    }
-
-    fn double_append(&mut self) -> String {
-        let Some(at) = self.some(None) else { return String::new() };
-        self.cluster.double_next(&self.processes[at].name);
-        self.processes[at].name.clone()
     }
 }
 
