@@ -19,6 +19,7 @@ pub mod http;
 pub mod intake;
 pub mod join;
 pub mod lifecycle;
+pub mod pace;
 pub mod postgres;
 pub mod telemetry;
 pub mod watch;

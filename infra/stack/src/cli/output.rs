@@ -49,7 +49,8 @@ pub(super) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> a
     write(columns(heads, rows).as_bytes())
 }
 
-fn columns<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
+/// Rows under their heads as a text.
+pub(super) fn columns<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
     let heads = heads.map(str::to_owned);
     let width = |i: usize| {
         std::iter::once(&heads).chain(rows).map(|row| row[i].chars().count()).max().unwrap_or_default()

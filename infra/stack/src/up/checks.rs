@@ -24,10 +24,7 @@ pub(crate) const RAISE: &str = "raise the limit (ulimit -n 65536; where that is 
 
 /// Raises the limit of open files to what this process may have, and refuses one that is too low.
 pub(super) fn descriptors() -> anyhow::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let now = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
-    let Some(files) = now else { return Ok(()) };
+    let Some(files) = raise() else { return Ok(()) };
     match weigh(files) {
         Descriptors::Enough => {}
         Descriptors::Few => tracing::warn!(
@@ -39,6 +36,13 @@ pub(super) fn descriptors() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Raises the limit of open files to what this process may have, which it gives; `None` where there is no limit.
+pub(crate) fn raise() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current }
 }
 
 /// How many files a stack may open once it has raised its limit, and what that means; `None` where there is no limit.

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "contract")]
 pub mod bare;
+pub mod chain;
 mod commit;
 mod context;
 mod error;

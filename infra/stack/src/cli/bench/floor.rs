@@ -4,10 +4,12 @@ use std::{collections::VecDeque, time::Duration};
 
 use anyhow::Context as _;
 use waypost_runtime::{
-    broker::{Broker, Delivery, Outgoing},
+    broker::{Broker, Delivery, Incoming, Outgoing},
     clock::Clock,
 };
 use waypost_schemas::topic::{Topic, TopicPartition};
+
+use super::readback;
 
 /// How many records go to the producer at a time, as with a full request.
 const SEND_RECORDS: usize = 1_000;
@@ -52,22 +54,10 @@ pub(super) async fn measure(broker: &dyn Broker, clock: &Clock) -> anyhow::Resul
 
 /// All positions as records for the same partitions of `dead-letters`, interleaved as they came.
 async fn positions(broker: &dyn Broker) -> anyhow::Result<Vec<Outgoing>> {
-    let bounds = broker.bounds(vec![Topic::Positions]).await?;
-    let reader = broker.reader()?;
-    let mut positions = vec![];
-    for (from, bounds) in bounds.into_iter().filter(|(_, bounds)| bounds.low < bounds.high) {
-        let to = TopicPartition { topic: Topic::DeadLetters, partition: from.partition };
-        let mut feed = reader.open(from, bounds.low)?;
-        let mut next = bounds.low;
-        while next < bounds.high {
-            let batch = feed.next().await?;
-            next = batch.next;
-            positions.extend(batch.records.into_iter().map(|record| {
-                let key = (record.append, from.partition, record.offset);
-                (key, Outgoing { to, key: record.key, value: record.value, headers: record.headers })
-            }));
-        }
-    }
-    positions.sort_by_key(|(key, _)| *key);
-    Ok(positions.into_iter().map(|(_, record)| record).collect())
+    let mut positions = readback::records(broker, Topic::Positions).await?;
+    positions.sort_by_key(|(from, record)| (record.append, from.partition, record.offset));
+    let again = |(from, record): (TopicPartition, Incoming)| {
+        readback::again(record, TopicPartition { topic: Topic::DeadLetters, partition: from.partition })
+    };
+    Ok(positions.into_iter().map(again).collect())
 }

@@ -12,23 +12,21 @@ use waypost_runtime::{
         kafka::{self, Config},
     },
     clock::Clock,
-    lifecycle::{self, Lifecycle},
+    lifecycle::Lifecycle,
 };
 use waypost_schemas::{time::Micros, topic::Topic};
 
 use super::{
-    count, floor,
-    scratch::Scratch,
+    count, ended, floor,
+    scratch::{self, Scratch},
     workload::{self, Files, Fleet},
 };
-use crate::cli::{file::Source, import, output, progress::Progress, status::Status, wait, zones};
+use crate::cli::{file::Source, import, progress::Progress, status::Status, wait, zones};
 
 /// How often the log is asked for the last match.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How long the machines may take after the last fix was accepted.
 const MATCHES_MAX: Duration = Duration::from_mins(10);
-/// The exit code of an interrupted bench, as shells have it.
-const EXIT_INTERRUPTED: u8 = 130;
 
 /// Measure an import, from the first request to the last match in the log
 ///
@@ -92,26 +90,8 @@ impl Figures {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let stop = Lifecycle::new();
-    lifecycle::signals(&stop)?;
-    eprintln!("starting a stack ...");
-    let scratch = tokio::select! {
-        scratch = Scratch::start() => scratch?,
-        () = stop.soft_stopped() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
-    };
-    let measured = tokio::select! {
-        figures = measure(&args, &scratch, &stop) => Some(figures),
-        () = stop.soft_stopped() => None,
-    };
-    let stopped = scratch.stop().await;
-    let Some(figures) = measured.transpose()? else { return Ok(ExitCode::from(EXIT_INTERRUPTED)) };
-    stopped?;
-    if args.json {
-        output::json(&figures)?;
-    } else {
-        output::line(&figures.text())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let measured = scratch::on_one(async |scratch, stop| measure(&args, scratch, stop).await).await?;
+    ended(measured.as_ref(), args.json, Figures::text)
 }
 
 /// The files of a workload, and how many matches must come where that is known.

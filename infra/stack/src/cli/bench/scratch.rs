@@ -10,7 +10,10 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
-use waypost_runtime::datadir::{Addresses, DataDir, create_private};
+use waypost_runtime::{
+    datadir::{Addresses, DataDir, create_private},
+    lifecycle::{self, Lifecycle},
+};
 
 use crate::{
     cli::status::Status,
@@ -23,6 +26,8 @@ const START_MAX: Duration = Duration::from_mins(5);
 const STOP_MAX: Duration = Duration::from_mins(1);
 /// How often it is asked whether it serves.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// What it logs, beside its data.
+const LOG: &str = "up.log";
 /// Where root's store stands, outside the data directory.
 const ROOTS_BASE: &str = "/var/lib/waypost";
 
@@ -36,9 +41,32 @@ pub(super) struct Scratch {
     pub(super) client: Client,
 }
 
+/// Starts one, measures on it, and stops it; `None` where that was interrupted.
+pub(super) async fn on_one<T>(
+    measure: impl AsyncFnOnce(&Scratch, &Lifecycle) -> anyhow::Result<T>,
+) -> anyhow::Result<Option<T>> {
+    let stop = Lifecycle::new();
+    lifecycle::signals(&stop)?;
+    eprintln!("starting a stack ...");
+    let scratch = tokio::select! {
+        scratch = Scratch::start() => scratch?,
+        () = stop.soft_stopped() => return Ok(None),
+    };
+    let measured = tokio::select! {
+        measured = measure(&scratch, &stop) => Some(measured),
+        () = stop.soft_stopped() => None,
+    };
+    let (stopped, words) = scratch.stop().await;
+    let Some(measured) = measured else { return Ok(None) };
+    let measured =
+        measured.with_context(|| format!("the stack's log ends with:\n{words}\nnothing was measured"))?;
+    // It is worth nothing where the stack did not end well.
+    stopped.map(|()| Some(measured))
+}
+
 impl Scratch {
     /// Starts it, and waits until it serves.
-    pub(super) async fn start() -> anyhow::Result<Self> {
+    async fn start() -> anyhow::Result<Self> {
         let dir = std::env::temp_dir().join(format!("waypost-bench-{}", std::process::id()));
         create_private(&dir)?;
         let started = Self::start_in(&dir).await;
@@ -49,7 +77,7 @@ impl Scratch {
     }
 
     async fn start_in(dir: &Path) -> anyhow::Result<Self> {
-        let log = dir.join("up.log");
+        let log = dir.join(LOG);
         let output =
             std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let program = std::env::current_exe().context("cannot find this program's own file")?;
@@ -62,11 +90,10 @@ impl Scratch {
         // Ctrl-C is for the bench, which ends its stack.
         let mut up = Ending(Some(up.process_group(0).spawn().context("cannot start a stack")?));
         let ready = tokio::time::timeout(START_MAX, up.ready(&data_dir(dir))).await;
-        let (addresses, client) = ready.context("it did not serve in time").flatten().with_context(|| {
-            let text = std::fs::read_to_string(&log).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            format!("the stack does not start:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"))
-        })?;
+        let (addresses, client) = ready
+            .context("it did not serve in time")
+            .flatten()
+            .with_context(|| format!("the stack does not start:\n{}", last_words(dir, 20)))?;
         let child = up.0.take().expect("it is there until here");
         Ok(Self { child, dir: dir.to_owned(), addresses, client })
     }
@@ -78,12 +105,19 @@ impl Scratch {
         Ok(path)
     }
 
-    /// Stops it, and removes its files.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+    /// Its process, while it has not ended.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Stops it, and removes its files; gives its last words, too.
+    async fn stop(mut self) -> (anyhow::Result<()>, String) {
         terminate(&self.child);
         let stopped = tokio::time::timeout(STOP_MAX, self.child.wait()).await;
-        stopped.with_context(|| format!("the stack in {} does not stop", self.dir.display()))??;
-        remove(&self.dir)
+        let words = last_words(&self.dir, 5);
+        let stopped = stopped.with_context(|| format!("the stack in {} does not stop", self.dir.display()));
+        let removed = stopped.and_then(|ended| Ok(ended?)).and_then(|_| remove(&self.dir));
+        (removed, words)
     }
 }
 
@@ -129,6 +163,13 @@ fn terminate(child: &Child) {
     if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id as i32)) {
         let _ = kill_process(pid, Signal::TERM);
     }
+}
+
+/// The last lines of a stack's log.
+fn last_words(dir: &Path, count: usize) -> String {
+    let text = std::fs::read_to_string(dir.join(LOG)).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 fn data_dir(dir: &Path) -> PathBuf {
