@@ -23,10 +23,10 @@ use crate::{
     code::{Code, Goodbye},
     entry,
     registry::{Connection, Registry},
-    session::{self, Ack, Beginning, Claim, Cursor, Failure, Hello, Known, Looked, Offer, Room},
+    session::{self, Ack, Beginning, Claim, Cursor, Failure, Hello, Looked, Offer, Room},
     tail::{
         Lease, Tails,
-        cursors::Gap,
+        cursors::{Gap, Known},
         ring::{At, Kept},
     },
 };
@@ -132,11 +132,14 @@ impl Node {
         lease.reaches(target, ends.acks.high).await;
         let cursor = self.cursor(&lease, device).await;
         loop {
-            let (cursor, append) = match session::begin(&hello, &Known { log: &log, cursor, end: target }) {
-                Beginning::After { cursor, append } => (cursor, append),
-                Beginning::Newest => (self.newest(&lease, &device.user, target).await?, Some(AckKind::Start)),
-                Beginning::Later => return Err(Goodbye::Unavailable),
-            };
+            let (cursor, append) =
+                match session::begin(&hello, &session::Known { log: &log, cursor, end: target }) {
+                    Beginning::After { cursor, append } => (cursor, append),
+                    Beginning::Newest => {
+                        (self.newest(&lease, &device.user, target).await?, Some(AckKind::Start))
+                    }
+                    Beginning::Later => return Err(Goodbye::Unavailable),
+                };
             let Some(kind) = append else { return Ok(Begun { lease, log, cursor, target, said }) };
             match self.uplink.acknowledge(device.acknowledges(&connection.session, kind, cursor)).await {
                 Ok(_) => return Ok(Begun { lease, log, cursor, target, said }),
@@ -151,21 +154,21 @@ impl Node {
         }
     }
 
-    /// The highest of what the store and the tail know.
+    /// The highest of what the store and the tail know. What the tail alone has read may be lower than what was
+    /// acknowledged before it: a late acknowledgement of less can stand behind one of more.
     async fn cursor(&self, lease: &Lease, device: &Device) -> Cursor {
         let id = DeviceId::of(&device.user, &device.name);
         let known = lease.cursors(|cursors| cursors.get(&id)).flatten();
-        if let Some(known) = known.filter(|known| known.whole) {
-            return Cursor::At(known.upto);
+        if let Some(Known { upto, whole: true, .. }) = known {
+            return upto.map_or(Cursor::Never, Cursor::At);
         }
-        let read_here = known.map_or(Cursor::Unknown, |known| Cursor::At(known.upto));
+        let read_here = Cursor::Unknown(known.and_then(|known| known.upto));
         let of = Mailbox { user: &device.user, partition: lease.partition() };
         let Ok(Reached { upto, next }) = self.catchup.reached(of, &device.name).await else {
             return read_here;
         };
         match lease.cursors(|cursors| cursors.merge(&id, upto, next)) {
-            Some(Ok(Some(upto))) => Cursor::At(upto),
-            Some(Ok(None)) => Cursor::Never,
+            Some(Ok(upto)) => upto.map_or(Cursor::Never, Cursor::At),
             Some(Err(Gap)) | None => read_here,
         }
     }

@@ -18,8 +18,8 @@ pub enum Cursor {
     At(i64),
     /// It never has: it is new.
     Never,
-    /// That cannot be told while the store is away.
-    Unknown,
+    /// That cannot be told while the store is away; perhaps up to an offset at least.
+    Unknown(Option<i64>),
 }
 
 /// What is known when a device comes.
@@ -56,7 +56,7 @@ pub fn begin(hello: &Hello, known: &Known<'_>) -> Beginning {
     let start = |cursor| Beginning::After { cursor, append: Some(AckKind::Start) };
     let last = known.end - 1;
     match (known.cursor, offset(hello, known.log), hello.from) {
-        (Cursor::At(cursor), Some(offset), _) if offset <= cursor => {
+        (Cursor::At(cursor) | Cursor::Unknown(Some(cursor)), Some(offset), _) if offset <= cursor => {
             Beginning::After { cursor, append: None }
         }
         (_, Some(offset), _) => Beginning::After { cursor: offset, append: Some(AckKind::Delivered) },
@@ -65,7 +65,7 @@ pub fn begin(hello: &Hello, known: &Known<'_>) -> Beginning {
         (_, None, Some(Begin::New)) => start(last),
         (Cursor::Never, None, Some(Begin::Start)) => start(-1),
         (Cursor::Never, None, _) => Beginning::Newest,
-        (Cursor::Unknown, None, _) => Beginning::Later,
+        (Cursor::Unknown(_), None, _) => Beginning::Later,
     }
 }
 

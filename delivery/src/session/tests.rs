@@ -126,9 +126,12 @@ fn a_device_begins_at_the_highest_of_what_it_acknowledged_and_what_it_names() {
     check(Cursor::At(40), new, None, None, starts(89));
     check(Cursor::At(89), new, None, None, at(89));
     // While the store is away, a device's own word is taken.
-    check(Cursor::Unknown, None, None, None, Beginning::Later);
-    check(Cursor::Unknown, start, None, None, Beginning::Later);
-    check(Cursor::Unknown, resume, Some(7), Some("l"), acks(7));
+    check(Cursor::Unknown(None), None, None, None, Beginning::Later);
+    check(Cursor::Unknown(None), start, None, None, Beginning::Later);
+    check(Cursor::Unknown(None), resume, Some(7), Some("l"), acks(7));
+    check(Cursor::Unknown(Some(40)), resume, Some(7), Some("l"), at(40));
+    check(Cursor::Unknown(Some(40)), resume, Some(50), Some("l"), acks(50));
+    check(Cursor::Unknown(Some(40)), resume, None, None, Beginning::Later);
 }
 
 #[test]

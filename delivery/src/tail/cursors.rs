@@ -8,8 +8,10 @@ use waypost_schemas::id::DeviceId;
 /// What is known of one device's cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
-    pub(crate) upto: i64,
-    /// Whether it is the highest of all acknowledgements, or of those that were read here only.
+    /// The highest acknowledgement; nothing where there is none.
+    pub(crate) upto: Option<i64>,
+    /// Whether it is the highest of all, or of those that were read here only: before them may stand higher ones, for a
+    /// late one can be lower.
     pub(crate) whole: bool,
     /// The offset of the last acknowledgement that was read here.
     last: Option<i64>,
@@ -29,7 +31,7 @@ pub(crate) struct Cursors {
 
 /// A device's cursor as it is written to the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Written(DeviceId, i64, bool, Option<i64>);
+pub(crate) struct Written(DeviceId, Option<i64>, bool, Option<i64>);
 
 impl Cursors {
     /// Those of a reader that begins at an offset of `acks`.
@@ -74,8 +76,8 @@ impl Cursors {
     pub(crate) fn acknowledged(&mut self, device: DeviceId, offset: i64, upto: i64) {
         self.reach(offset + 1);
         let known = match self.get(&device) {
-            Some(known) => Known { upto: known.upto.max(upto), last: Some(offset), ..known },
-            None => Known { upto, whole: false, last: Some(offset) },
+            Some(known) => Known { upto: known.upto.max(Some(upto)), last: Some(offset), ..known },
+            None => Known { upto: Some(upto), whole: false, last: Some(offset) },
         };
         self.put(device, known);
     }
@@ -92,12 +94,9 @@ impl Cursors {
             return Err(Gap);
         }
         let known = self.get(device);
-        let Some(highest) = upto.max(known.map(|known| known.upto)) else { return Ok(None) };
-        self.put(
-            device.clone(),
-            Known { upto: highest, whole: true, last: known.and_then(|known| known.last) },
-        );
-        Ok(Some(highest))
+        let upto = upto.max(known.and_then(|known| known.upto));
+        self.put(device.clone(), Known { upto, whole: true, last: known.and_then(|known| known.last) });
+        Ok(upto)
     }
 
     fn put(&mut self, device: DeviceId, known: Known) {
@@ -128,7 +127,8 @@ mod tests {
     }
 
     fn upto(cursors: &Cursors, name: &str) -> Option<(i64, bool)> {
-        cursors.get(&device(name)).map(|known| (known.upto, known.whole))
+        let known = cursors.get(&device(name))?;
+        Some((known.upto?, known.whole))
     }
 
     #[test]
@@ -143,8 +143,12 @@ mod tests {
         cursors.acknowledged(device("b"), 102, 9);
         assert_eq!(upto(&cursors, "b"), Some((9, true)));
         assert_eq!(cursors.merge(&device("c"), None, 100), Ok(None));
+        let never = Known { upto: None, whole: true, last: None };
+        assert_eq!(cursors.get(&device("c")), Some(never));
+        cursors.acknowledged(device("c"), 103, -1);
+        assert_eq!(upto(&cursors, "c"), Some((-1, true)), "what it has since is all");
         assert_eq!(
-            cursors.merge(&device("c"), Some(1), 99),
+            cursors.merge(&device("d"), Some(1), 99),
             Err(Gap),
             "what stands at 99 was read by nobody"
         );
