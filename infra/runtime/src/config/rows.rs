@@ -116,6 +116,7 @@ settings! {
         feed_records_max: usize = "kafka.feed_records_max", "10000", COUNT, "records", "How many fetched records of one partition may wait for their reader.";
         feed_bytes_max: usize = "kafka.feed_bytes_max", "8388608", BYTES, "bytes", "How many fetched bytes of one partition may wait for their reader.";
         queue_records_max: usize = "kafka.queue_records_max", "100000", COUNT, "records", "How many records a producer may hold before those who send wait.";
+        lanes: usize = "kafka.lanes", "4", 1..=64, "clients", "How many clients a producer is, each with one request in flight; a partition's records go by one of them.";
         queue_bytes_max: usize = "kafka.queue_bytes_max", "67108864", BYTES, "bytes", "How many bytes a producer may hold before those who send wait.";
         request_timeout: Duration = "kafka.request_timeout_ms", "10000", MS, "ms", "How long a question to the broker (offsets, topics) may take.";
         session_timeout: Duration = "kafka.session_timeout_ms", "6000", 1_000..=300_000, "ms", "How long a silent member of a group keeps its partitions.";

@@ -1,4 +1,8 @@
 //! Appending: idempotent, one request in flight, without gaps, and over at the first failure.
+//!
+//! librdkafka puts one partition's records into a request, so that with one in flight the partitions of a topic wait for
+//! each other. A producer therefore is several clients, its lanes: a partition has one of them for good, and keeps its
+//! order.
 
 use std::{
     sync::{
@@ -137,7 +141,7 @@ impl ProducerContext for Context {
 }
 
 pub(super) struct Producer {
-    inner: Arc<BaseProducer<Context>>,
+    lanes: Vec<Arc<BaseProducer<Context>>>,
     shared: Arc<Shared>,
     limits: Limits,
     records: Arc<Semaphore>,
@@ -145,27 +149,13 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    pub(super) fn new(settings: &Settings, outage: Arc<Outage>, limits: Limits) -> Result<Self, Error> {
+    pub(super) fn new(settings: &Settings, outage: &Arc<Outage>, limits: Limits) -> Result<Self, Error> {
         let shared = Arc::<Shared>::default();
-        let context = Context { outage, shared: shared.clone() };
-        let inner: BaseProducer<Context> = settings
-            .producer()
-            .create_with_context(context)
-            .map_err(|e| error::fatal("a producer was not made", e))?;
-        let inner = Arc::new(inner);
-        let (polled, stop) = (inner.clone(), shared.clone());
-        let run = move || {
-            while !stop.stop.load(Ordering::Relaxed) {
-                polled.poll(IDLE);
-            }
-        };
-        thread::Builder::new()
-            .name("kafka-produce".to_owned())
-            .spawn(run)
-            .map_err(|e| error::fatal("a thread to produce was not made", e))?;
+        let lanes = (0..limits.send_lanes.max(1)).map(|_| lane(settings, outage.clone(), shared.clone()));
+        let lanes = lanes.collect::<Result<_, _>>()?;
         let records = Arc::new(Semaphore::new(limits.send_records_max as usize));
         let bytes = Arc::new(Semaphore::new(limits.send_bytes_max as usize));
-        Ok(Self { inner, shared, limits, records, bytes })
+        Ok(Self { lanes, shared, limits, records, bytes })
     }
 
     /// Waits for room for a batch.
@@ -180,6 +170,13 @@ impl Producer {
         )
     }
 
+    /// The client that has a partition.
+    fn lane(&self, of: TopicPartition) -> &BaseProducer<Context> {
+        // Partitions of one number of two topics are often busy together.
+        let place = of.partition.unsigned_abs() as usize + of.topic as usize;
+        &self.lanes[place % self.lanes.len()]
+    }
+
     async fn queue(&self, record: &Outgoing, ticket: Box<Ticket>) -> Result<(), Error> {
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
         for (key, value) in &record.headers {
@@ -190,7 +187,7 @@ impl Producer {
         next.key = record.key.as_deref();
         next.payload = record.value.as_deref();
         next.headers = (!record.headers.is_empty()).then_some(headers);
-        while let Err((e, back)) = self.inner.send(next) {
+        while let Err((e, back)) = self.lane(record.to).send(next) {
             if e.rdkafka_error_code() != Some(Code::QueueFull) {
                 return Err(self.shared.fail(&format!("an append to {} was refused", record.to), e));
             }
@@ -200,6 +197,31 @@ impl Producer {
         }
         Ok(())
     }
+}
+
+/// A client, and the thread that hears of its deliveries.
+fn lane(
+    settings: &Settings,
+    outage: Arc<Outage>,
+    shared: Arc<Shared>,
+) -> Result<Arc<BaseProducer<Context>>, Error> {
+    let context = Context { outage, shared: shared.clone() };
+    let lane: BaseProducer<Context> = settings
+        .producer()
+        .create_with_context(context)
+        .map_err(|e| error::fatal("a producer was not made", e))?;
+    let lane = Arc::new(lane);
+    let polled = lane.clone();
+    let run = move || {
+        while !shared.stop.load(Ordering::Relaxed) {
+            polled.poll(IDLE);
+        }
+    };
+    thread::Builder::new()
+        .name("kafka-produce".to_owned())
+        .spawn(run)
+        .map_err(|e| error::fatal("a thread to produce was not made", e))?;
+    Ok(lane)
 }
 
 impl broker::Producer for Producer {
