@@ -159,6 +159,8 @@ async fn within<T>(
 #[derive(Clone)]
 pub struct Appender {
     pub(crate) producer: Arc<dyn Producer>,
+    /// Appends acknowledgements, of which there are more than of anything, and which nobody waits for.
+    pub(crate) acks: Arc<dyn Producer>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) fatal: Fatal,
     pub(crate) clock: Clock,
@@ -202,7 +204,7 @@ impl Appender {
             Outgoing { to, key: Some(key.clone()), value: Some(value.into()), headers: Vec::new() }
         });
         let records = stamped.collect();
-        self.queue(records, "fixes").await
+        self.queue(&*self.producer, records, "fixes").await
     }
 
     pub(crate) async fn queue_message(&self, mut message: MessageSent) -> Result<Appending, Error> {
@@ -211,7 +213,7 @@ impl Appender {
         let id = format!("{device}/{}", message.client_id);
         let key = Bytes::copy_from_slice(message.conversation.as_str().as_bytes());
         let record = self.record(Topic::Messages, key, id, &message.into());
-        self.queue(vec![record], "messages").await
+        self.queue(&*self.producer, vec![record], "messages").await
     }
 
     pub(crate) async fn queue_ack(&self, mut ack: EntriesAcknowledged) -> Result<Appending, Error> {
@@ -225,7 +227,7 @@ impl Appender {
         let id = format!("{device}/{}/{kind}/{}", ack.session, ack.upto);
         let key = Bytes::copy_from_slice(ack.user.as_str().as_bytes());
         let record = self.record(Topic::Acks, key, id, &ack.into());
-        self.queue(vec![record], "acks").await
+        self.queue(&*self.acks, vec![record], "acks").await
     }
 
     fn place(&self, topic: Topic, key: &[u8]) -> TopicPartition {
@@ -242,11 +244,16 @@ impl Appender {
 
     /// Queues records behind those that were queued before; what comes back waits for the log's acknowledgement, and
     /// both together wait at most as long as a request may.
-    async fn queue(&self, records: Vec<Outgoing>, what: &'static str) -> Result<Appending, Error> {
+    async fn queue(
+        &self,
+        by: &dyn Producer,
+        records: Vec<Outgoing>,
+        what: &'static str,
+    ) -> Result<Appending, Error> {
         let began = self.clock.monotonic();
         let count = records.len() as u64;
         let mut patience = Box::pin(sleep(self.timeout));
-        let delivery = within(&mut patience, &self.fatal, self.producer.send(records)).await?;
+        let delivery = within(&mut patience, &self.fatal, by.send(records)).await?;
         let (fatal, clock) = (self.fatal.clone(), self.clock.clone());
         Ok(Box::pin(async move {
             let positions = within(&mut patience, &fatal, delivery).await?;

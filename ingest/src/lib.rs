@@ -60,6 +60,7 @@ struct Parts {
     broker: Arc<dyn Broker>,
     reader: Arc<dyn Reader>,
     producer: Arc<dyn Producer>,
+    acks: Arc<dyn Producer>,
     fatal: Fatal,
     clock: Clock,
     lag: Lag,
@@ -71,10 +72,11 @@ impl Ingest {
     /// Opens a reader and a producer; nothing is accepted until [`Ingest::run`] has read the registry to its end.
     pub fn build(deps: Deps) -> Result<Self, broker::Error> {
         let Deps { broker, clock, health, keys, partitions, settings } = deps;
-        let (reader, producer) = (broker.reader()?, broker.producer()?);
+        let (reader, producer, acks) = (broker.reader()?, broker.producer()?, broker.bulk_producer()?);
         let (fatal, registry) = (Fatal::default(), Arc::new(Registry::default()));
         let appender = Appender {
             producer: producer.clone(),
+            acks: acks.clone(),
             registry: registry.clone(),
             fatal: fatal.clone(),
             clock: clock.clone(),
@@ -111,7 +113,7 @@ impl Ingest {
             log: health.check("log", "the log was not asked yet"),
             ready_within: settings.registry_lag_max,
         };
-        Ok(Self(Arc::new(Parts { broker, reader, producer, fatal, clock, lag, gateway, uplink })))
+        Ok(Self(Arc::new(Parts { broker, reader, producer, acks, fatal, clock, lag, gateway, uplink })))
     }
 
     /// The HTTP routes.
@@ -132,7 +134,7 @@ impl Ingest {
     /// Follows the registry and tells the checks, until a soft stop; then waits until what was sent is in the log, or
     /// a hard stop comes. Its task must stop after what serves the router. Fails where the process must stop.
     pub async fn run(&self, lifecycle: Lifecycle) -> Result<(), broker::Error> {
-        let Parts { broker, reader, producer, fatal, clock, lag, gateway, .. } = &*self.0;
+        let Parts { broker, reader, producer, acks, fatal, clock, lag, gateway, .. } = &*self.0;
         tokio::select! {
             biased;
             followed = gateway.registry.follow(&**reader) => return followed,
@@ -142,7 +144,7 @@ impl Ingest {
         }
         tokio::select! {
             biased;
-            flushed = producer.flush() => flushed,
+            flushed = async { producer.flush().await?; acks.flush().await } => flushed,
             error = fatal.told() => Err(error),
             () = lifecycle.hard_stopped() => Ok(()),
         }

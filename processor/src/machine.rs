@@ -97,6 +97,8 @@ pub trait Machine: Send + 'static {
     const LOOKS_AT_REGISTRY: bool;
     /// The keyed topic that it looks at beside the one that drives it: the partition of the same number.
     const LOOKS_AT: Option<Topic> = None;
+    /// Whether its records may wait a little on their way in and out, so that fewer requests carry them.
+    const IN_BULK: bool = false;
     /// The format of its chunks; a snapshot of a newer one is not read.
     const FORMAT: u16;
 

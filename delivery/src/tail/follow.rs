@@ -78,7 +78,7 @@ impl Following {
         }
         let Some((inbox, acks)) = self.tail.offsets() else { return Ok(Ended::Unused) };
         let mut inbox = self.shared.reader.open(self.tail.topic(Topic::Inboxes), inbox)?;
-        let mut acks = self.shared.reader.open(self.tail.topic(Topic::Acks), acks)?;
+        let mut acks = self.shared.bulk.open(self.tail.topic(Topic::Acks), acks)?;
         self.follow(&mut *inbox, &mut *acks).await
     }
 

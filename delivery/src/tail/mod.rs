@@ -223,6 +223,8 @@ pub(crate) struct Tails(Arc<Shared>);
 struct Shared {
     broker: Arc<dyn Broker>,
     reader: Arc<dyn Reader>,
+    /// Of acknowledgements, which move cursors, and make no device wait.
+    bulk: Arc<dyn Reader>,
     catchup: Arc<Catchup>,
     uplink: Uplink,
     clock: Clock,
@@ -243,9 +245,22 @@ impl Tails {
         (dir, limits): (&Path, Limits),
         tasks: Tasks,
     ) -> Result<Self, NotMade> {
-        let (disk, reader, ends) = (Disk::open(dir)?, broker.reader()?, Asker::new(broker.clone()));
+        let (disk, ends) = (Disk::open(dir)?, Asker::new(broker.clone()));
+        let (reader, bulk) = (broker.reader()?, broker.bulk_reader()?);
         let open = Mutex::default();
-        Ok(Self(Arc::new(Shared { broker, reader, catchup, uplink, clock, disk, limits, ends, tasks, open })))
+        Ok(Self(Arc::new(Shared {
+            broker,
+            reader,
+            bulk,
+            catchup,
+            uplink,
+            clock,
+            disk,
+            limits,
+            ends,
+            tasks,
+            open,
+        })))
     }
 
     /// Where a partition ends at a moment after the call.

@@ -106,6 +106,7 @@ fn client(settings: &config::Kafka, topics: &config::Topics) -> Result<kafka::Br
             feed_records_max: settings.feed_records_max,
             feed_bytes_max: settings.feed_bytes_max,
             send_lanes: settings.lanes,
+            bulk_linger: settings.bulk_linger,
             send_records_max: u32::try_from(settings.queue_records_max).unwrap_or(u32::MAX),
             send_bytes_max: u32::try_from(settings.queue_bytes_max).unwrap_or(u32::MAX),
             request_max: settings.request_timeout,

@@ -26,6 +26,8 @@ impl Machine for InboxesMachine {
     const DRIVES: Topic = Topic::Acks;
     const LOOKS_AT_REGISTRY: bool = false;
     const LOOKS_AT: Option<Topic> = Some(Topic::Inboxes);
+    // Receipts.
+    const IN_BULK: bool = true;
     const FORMAT: u16 = 2;
 
     fn new() -> Self {

@@ -124,7 +124,7 @@ impl Projector {
     ) -> Result<Self, Error> {
         let reporter = health.check(batch::NAME, "postgres has not answered yet");
         let store = Store::new(models, reporter);
-        let (reader, producer) = (broker.reader()?, broker.producer()?);
+        let (reader, producer) = (broker.bulk_reader()?, broker.bulk_producer()?);
         let (heads, ends) = (Heads::default(), Mutex::default());
         let shared = Shared { broker, reader, producer, store, heads, settings, ends };
         Ok(Self { shared: Arc::new(shared), instance: instance.into() })

@@ -167,7 +167,12 @@ impl<M: Machine> Runner<M> {
         registry.facts().await.map_err(|source| Error::Facts { machine: M::NAME, source })?;
         let topics = std::iter::once(M::DRIVES).chain(M::LOOKS_AT).collect();
         let spec = GroupSpec { group: group.clone(), instance, topics };
-        let (reader, producer) = (broker.reader().map_err(failed)?, broker.producer().map_err(failed)?);
+        let (reader, producer) = if M::IN_BULK {
+            (broker.bulk_reader(), broker.bulk_producer())
+        } else {
+            (broker.reader(), broker.producer())
+        };
+        let (reader, producer) = (reader.map_err(failed)?, producer.map_err(failed)?);
         let member = broker.join(spec).map_err(failed)?;
         let shared = Shared {
             reader,

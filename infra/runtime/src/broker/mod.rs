@@ -265,12 +265,20 @@ pub struct GroupSpec {
 
 /// A log.
 pub trait Broker: Send + Sync {
-    /// A reader of its own connection.
+    /// A reader of its own connection, which has a record as soon as it is in the log.
     fn reader(&self) -> Result<Arc<dyn Reader>, Error>;
+    /// A reader of its own connection for whom many records at once are worth a short wait.
+    fn bulk_reader(&self) -> Result<Arc<dyn Reader>, Error> {
+        self.reader()
+    }
     /// Joins a group.
     fn join(&self, group: GroupSpec) -> Result<Box<dyn Member>, Error>;
-    /// A producer of its own connection.
+    /// A producer of its own connection, which sends a record as soon as it can.
     fn producer(&self) -> Result<Arc<dyn Producer>, Error>;
+    /// A producer of its own connection for whom a request of many records is worth a short wait.
+    fn bulk_producer(&self) -> Result<Arc<dyn Producer>, Error> {
+        self.producer()
+    }
     /// The cluster's id.
     fn cluster_id(&self) -> Boxed<'_, Result<String, Error>>;
     /// The bounds of every partition of the topics, asked of the broker now.

@@ -117,6 +117,7 @@ settings! {
         feed_bytes_max: usize = "kafka.feed_bytes_max", "8388608", BYTES, "bytes", "How many fetched bytes of one partition may wait for their reader.";
         queue_records_max: usize = "kafka.queue_records_max", "100000", COUNT, "records", "How many records a producer may hold before those who send wait.";
         lanes: usize = "kafka.lanes", "4", 1..=64, "clients", "How many clients a producer is, each with one request in flight; a partition's records go by one of them.";
+        bulk_linger: Duration = "kafka.bulk_linger_ms", "20", 0..=1_000, "ms", "How long acknowledgements and receipts may wait for others of their partition.";
         queue_bytes_max: usize = "kafka.queue_bytes_max", "67108864", BYTES, "bytes", "How many bytes a producer may hold before those who send wait.";
         request_timeout: Duration = "kafka.request_timeout_ms", "10000", MS, "ms", "How long a question to the broker (offsets, topics) may take.";
         session_timeout: Duration = "kafka.session_timeout_ms", "6000", 1_000..=300_000, "ms", "How long a silent member of a group keeps its partitions.";
@@ -156,7 +157,7 @@ settings! {
     /// How read models are written.
     projector: Projector {
         batch_records_max: usize = "projector.batch_records_max", "5000", COUNT, "records", "How many records of a partition one transaction holds.";
-        batch_wait: Duration = "projector.batch_ms", "100", MS, "ms", "How long a batch that is not full waits for more records.";
+        batch_wait: Duration = "projector.batch_ms", "200", MS, "ms", "How long a batch that is not full waits for more records.";
         connections_max: usize = "projector.connections_max", "3", 1..=1_000, "connections", "How many transactions it has under way at once, at most as many as there are connections.";
     }
     /// How devices are served.

@@ -15,7 +15,10 @@ use rdkafka::{
 };
 use waypost_schemas::{partition, topic::Topic};
 
-use super::{Config, settings::Settings};
+use super::{
+    Config,
+    settings::{Favour, Settings},
+};
 
 /// How long the producer is polled at a time.
 const STEP: Duration = Duration::from_millis(1);
@@ -45,7 +48,10 @@ impl ProducerContext for Context {
 
 fn producer(config: Config, keep: bool) -> BaseProducer<Context> {
     let settings = Settings::new(config).expect("settings");
-    settings.producer().create_with_context(Context { keep, ..Context::default() }).expect("a producer")
+    settings
+        .producer(Favour::Latency)
+        .create_with_context(Context { keep, ..Context::default() })
+        .expect("a producer")
 }
 
 /// Checks that keys go to the partitions that [`partition::of`] names, where librdkafka chooses; blocks.

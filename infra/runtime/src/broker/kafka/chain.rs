@@ -23,7 +23,10 @@ use rdkafka::{
 };
 use waypost_schemas::topic::Topic;
 
-use super::{Config, error, settings::Settings};
+use super::{
+    Config, error,
+    settings::{Favour, Settings},
+};
 use crate::{
     broker::{Error, Headers, Outgoing, topics},
     clock::{Clock, Monotonic},
@@ -141,7 +144,7 @@ impl Chain {
 
     fn producer(&self) -> Result<ThreadedProducer<Context>, Error> {
         let made: Result<ThreadedProducer<Context>, _> =
-            self.settings.producer().create_with_context(Context);
+            self.settings.producer(Favour::Latency).create_with_context(Context);
         let made = made.map_err(|e| error::fatal("a producer of the chain was not made", e))?;
         // The first append would otherwise ask where its partition is.
         made.client().fetch_metadata(None, PATIENCE).map_err(|e| error::fatal("no metadata", e))?;
@@ -150,7 +153,7 @@ impl Chain {
 
     fn consumer(&self, topic: &str) -> Result<BaseConsumer, Error> {
         let failed = |e| error::fatal("a consumer of the chain was not made", e);
-        let mut config: ClientConfig = self.settings.fetcher();
+        let mut config: ClientConfig = self.settings.fetcher(Favour::Latency);
         config.set("enable.partition.eof", "false");
         let made: BaseConsumer = config.create().map_err(failed)?;
         let mut list = TopicPartitionList::new();

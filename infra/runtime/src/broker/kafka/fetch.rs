@@ -26,7 +26,7 @@ use super::{
     context::{Context, Outage},
     error,
     queue::Queue,
-    settings::Settings,
+    settings::{Favour, Settings},
 };
 use crate::broker::{Error, Incoming};
 
@@ -50,10 +50,10 @@ pub(super) enum Command {
 pub(super) fn start(
     settings: &Settings,
     outage: Arc<Outage>,
-    topic: Topic,
+    (topic, favour): (Topic, Favour),
 ) -> Result<mpsc::Sender<Command>, Error> {
     let consumer = settings
-        .fetcher()
+        .fetcher(favour)
         .create_with_context(Context(outage.clone()))
         .map_err(|e| error::fatal("a reader was not made", e))?;
     let (tell, commands) = mpsc::channel();

@@ -24,7 +24,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use waypost_schemas::topic::{Topic, TopicPartition};
 
-use self::{context::Outage, inquiry::Inquiry, settings::Settings};
+use self::{
+    context::Outage,
+    inquiry::Inquiry,
+    settings::{Favour, Settings},
+};
 use super::{Bounds, Boxed, Error, GroupSpec, Member, Producer, Reader, TopicState};
 
 /// How to reach a Kafka cluster.
@@ -64,6 +68,8 @@ pub struct Limits {
     pub feed_bytes_max: usize,
     /// How many clients a producer is, each with one request in flight; a partition's records go by one of them.
     pub send_lanes: usize,
+    /// How long a record of a bulk producer may wait for others of its partition.
+    pub bulk_linger: Duration,
     /// How many records of a producer are on their way; a larger batch goes alone.
     pub send_records_max: u32,
     /// How many bytes of a producer are on their way; a larger batch goes alone.
@@ -81,6 +87,8 @@ impl Default for Limits {
             feed_bytes_max: 8 * 1024 * 1024,
             // Of `waypost bench chain --rate 500` four halve the p99 of one.
             send_lanes: 4,
+            // Nobody sees that a receipt is so much later, and of many devices three go into a request.
+            bulk_linger: Duration::from_millis(20),
             // A second at full speed.
             send_records_max: 100_000,
             send_bytes_max: 32 * 1024 * 1024,
@@ -109,6 +117,14 @@ impl Broker {
         Ok(Self { settings, outage, limits, inquiry })
     }
 
+    fn reads(&self, favour: Favour) -> reader::Reader {
+        reader::Reader::new(self.settings.clone(), self.outage.clone(), (self.limits, favour))
+    }
+
+    fn produces(&self, favour: Favour) -> Result<produce::Producer, Error> {
+        produce::Producer::new(&self.settings, &self.outage, (self.limits, favour))
+    }
+
     /// Runs a blocking request where it may block.
     fn ask<T: Send + 'static>(
         &self,
@@ -124,7 +140,11 @@ impl Broker {
 
 impl super::Broker for Broker {
     fn reader(&self) -> Result<Arc<dyn Reader>, Error> {
-        Ok(Arc::new(reader::Reader::new(self.settings.clone(), self.outage.clone(), self.limits)))
+        Ok(Arc::new(self.reads(Favour::Latency)))
+    }
+
+    fn bulk_reader(&self) -> Result<Arc<dyn Reader>, Error> {
+        Ok(Arc::new(self.reads(Favour::Throughput)))
     }
 
     fn join(&self, group: GroupSpec) -> Result<Box<dyn Member>, Error> {
@@ -132,7 +152,11 @@ impl super::Broker for Broker {
     }
 
     fn producer(&self) -> Result<Arc<dyn Producer>, Error> {
-        Ok(Arc::new(produce::Producer::new(&self.settings, &self.outage, self.limits)?))
+        Ok(Arc::new(self.produces(Favour::Latency)?))
+    }
+
+    fn bulk_producer(&self) -> Result<Arc<dyn Producer>, Error> {
+        Ok(Arc::new(self.produces(Favour::Throughput)?))
     }
 
     fn cluster_id(&self) -> Boxed<'_, Result<String, Error>> {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Message,
+    ClientConfig, ClientContext, Message,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Header, OwnedHeaders},
@@ -27,12 +27,13 @@ use super::{
     Limits,
     context::{self, Outage},
     error,
-    settings::Settings,
+    settings::{Favour, Settings},
 };
 use crate::broker::{self, Boxed, Delivery, Error, Outgoing};
 
-/// How often the thread that hears of deliveries looks whether it should stop; a delivery wakes it.
-const IDLE: Duration = Duration::from_millis(100);
+/// How often the thread that hears of deliveries looks whether it should stop; a delivery wakes it. The last millisecond
+/// of each such wait it spends spinning, for librdkafka waits in whole ones: so this is not short.
+const IDLE: Duration = Duration::from_secs(1);
 /// How long a send waits before it offers a record again for which librdkafka had no room, which its permits prevent
 /// but for one batch that is larger than all of them.
 const NO_ROOM: Duration = Duration::from_millis(5);
@@ -149,9 +150,14 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    pub(super) fn new(settings: &Settings, outage: &Arc<Outage>, limits: Limits) -> Result<Self, Error> {
+    pub(super) fn new(
+        settings: &Settings,
+        outage: &Arc<Outage>,
+        (limits, favour): (Limits, Favour),
+    ) -> Result<Self, Error> {
         let shared = Arc::<Shared>::default();
-        let lanes = (0..limits.send_lanes.max(1)).map(|_| lane(settings, outage.clone(), shared.clone()));
+        let config = settings.producer(favour);
+        let lanes = (0..limits.send_lanes.max(1)).map(|_| lane(&config, outage.clone(), shared.clone()));
         let lanes = lanes.collect::<Result<_, _>>()?;
         let records = Arc::new(Semaphore::new(limits.send_records_max as usize));
         let bytes = Arc::new(Semaphore::new(limits.send_bytes_max as usize));
@@ -201,15 +207,13 @@ impl Producer {
 
 /// A client, and the thread that hears of its deliveries.
 fn lane(
-    settings: &Settings,
+    config: &ClientConfig,
     outage: Arc<Outage>,
     shared: Arc<Shared>,
 ) -> Result<Arc<BaseProducer<Context>>, Error> {
     let context = Context { outage, shared: shared.clone() };
-    let lane: BaseProducer<Context> = settings
-        .producer()
-        .create_with_context(context)
-        .map_err(|e| error::fatal("a producer was not made", e))?;
+    let lane: BaseProducer<Context> =
+        config.create_with_context(context).map_err(|e| error::fatal("a producer was not made", e))?;
     let lane = Arc::new(lane);
     let polled = lane.clone();
     let run = move || {

@@ -12,7 +12,7 @@ use super::{
     context::Outage,
     fetch::{self, Command},
     queue::Queue,
-    settings::Settings,
+    settings::{Favour, Settings},
 };
 use crate::broker::{self, Batch, Boxed, Error};
 
@@ -22,6 +22,7 @@ pub(super) struct Reader {
     settings: Arc<Settings>,
     outage: Arc<Outage>,
     limits: Limits,
+    favour: Favour,
     state: Arc<Mutex<State>>,
 }
 
@@ -32,8 +33,12 @@ struct State {
 }
 
 impl Reader {
-    pub(super) fn new(settings: Arc<Settings>, outage: Arc<Outage>, limits: Limits) -> Self {
-        Self { settings, outage, limits, state: Arc::default() }
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        outage: Arc<Outage>,
+        (limits, favour): (Limits, Favour),
+    ) -> Self {
+        Self { settings, outage, limits, favour, state: Arc::default() }
     }
 }
 
@@ -46,7 +51,7 @@ impl broker::Reader for Reader {
         let topic = partition.topic;
         let commands = match state.threads.get(&topic) {
             Some(commands) => commands.clone(),
-            None => fetch::start(&self.settings, self.outage.clone(), topic)?,
+            None => fetch::start(&self.settings, self.outage.clone(), (topic, self.favour))?,
         };
         let queue = Arc::new(Queue::new(self.limits, offset));
         let feed =

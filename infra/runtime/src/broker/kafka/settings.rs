@@ -1,6 +1,6 @@
 //! What librdkafka is told: what each kind of client needs, and what an operator may add.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
@@ -12,6 +12,9 @@ pub(super) const SESSION_MS: u64 = 6_000;
 
 /// The largest record that a client handles: more than any topic takes, in bytes.
 const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How much the broker gathers for a reader in bulk before it answers, or `fetch.wait.max.ms` is over, in bytes.
+const BULK_FETCH_BYTES: &str = "65536";
 
 /// Settings that a guarantee needs, or that Waypost sets from its own configuration.
 const REFUSED: &[(&str, &str)] = &[
@@ -58,9 +61,19 @@ const GROUPS: &str = "groups have static members and range assignment";
 const CATALOGUE: &str = "the topic catalogue says so";
 const OWN: &str = "waypost sets it from its own configuration";
 
+/// What a client that reads or appends gives up some of the other for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Favour {
+    /// Each record as soon as may be.
+    Latency,
+    /// Few requests of many records.
+    Throughput,
+}
+
 /// What every client is told.
 pub(super) struct Settings {
     base: ClientConfig,
+    bulk_linger: Duration,
     pub(super) replication_factor: i32,
 }
 
@@ -73,7 +86,11 @@ impl Settings {
         base.extend(config.properties);
         base.set("bootstrap.servers", config.bootstrap).set("client.id", config.client_id);
         base.set_log_level(RDKafkaLogLevel::Info);
-        Ok(Self { base, replication_factor: config.replication_factor })
+        Ok(Self {
+            base,
+            bulk_linger: config.limits.bulk_linger,
+            replication_factor: config.replication_factor,
+        })
     }
 
     /// A client that only asks. Nobody polls it between requests, so it keeps its log lines to itself.
@@ -87,10 +104,13 @@ impl Settings {
     }
 
     /// A client that fetches partitions from given offsets.
-    pub(super) fn fetcher(&self) -> ClientConfig {
+    pub(super) fn fetcher(&self, favour: Favour) -> ClientConfig {
         let mut config = self.base.clone();
         for (name, value) in [("fetch.wait.max.ms", "50"), ("fetch.queue.backoff.ms", "10")] {
             unless_set(&mut config, name, value);
+        }
+        if favour == Favour::Throughput {
+            unless_set(&mut config, "fetch.min.bytes", BULK_FETCH_BYTES);
         }
         unless_set(&mut config, "queued.max.messages.kbytes", "8192");
         // librdkafka assigns within a group, which a client that only fetches never joins.
@@ -113,9 +133,14 @@ impl Settings {
     }
 
     /// A client that appends: idempotent, in order, without gaps, waiting as long as it takes.
-    pub(super) fn producer(&self) -> ClientConfig {
+    pub(super) fn producer(&self, favour: Favour) -> ClientConfig {
         let mut config = self.base.clone();
-        unless_set(&mut config, "linger.ms", "1");
+        match favour {
+            Favour::Latency => unless_set(&mut config, "linger.ms", "1"),
+            Favour::Throughput => {
+                config.set("linger.ms", self.bulk_linger.as_millis().to_string());
+            }
+        }
         config.set("acks", "all").set("enable.idempotence", "true").set("enable.gapless.guarantee", "true");
         config.set("max.in.flight", "1").set("message.timeout.ms", "0").set("partitioner", "murmur2_random");
         config.set("message.max.bytes", RECORD_BYTES_MAX.to_string());
@@ -162,9 +187,9 @@ mod tests {
     #[test]
     fn the_rest_passes_through_and_beats_a_default() {
         let settings = check("linger.ms", "7").unwrap();
-        assert_eq!(settings.producer().get("linger.ms"), Some("7"));
+        assert_eq!(settings.producer(Favour::Latency).get("linger.ms"), Some("7"));
         assert_eq!(
-            check("security.protocol", "ssl").unwrap().fetcher().get("security.protocol"),
+            check("security.protocol", "ssl").unwrap().fetcher(Favour::Latency).get("security.protocol"),
             Some("ssl")
         );
     }

@@ -54,7 +54,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3_600))]
     seconds: u16,
     /// For how long before, at the same rate, unmeasured
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u16).range(0..=3_600))]
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u16).range(0..=3_600))]
     warm_up: u16,
     /// How many pairs of users
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000))]
