@@ -117,7 +117,8 @@ impl Node {
         mut hello: Hello,
         connection: &Arc<Connection>,
     ) -> Result<Begun, Goodbye> {
-        let log = self.facts.view().log.clone().ok_or(Goodbye::Unavailable)?;
+        // A stack that just began has no name yet.
+        let log = self.facts.log().await;
         let mut said = Vec::new();
         if hello.is_of_another(&log) {
             said.push(

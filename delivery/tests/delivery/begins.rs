@@ -1,5 +1,7 @@
 //! Where devices begin, and what they lack: from the store, from the ring, and after every kind of cut.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::world::{World, inbox};
@@ -25,6 +27,20 @@ async fn a_connection_that_is_cut_before_the_acknowledgement_is_offered_the_entr
         format!("caught_up {offset}"),
         "what is acknowledged is never offered again"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_comes_before_the_log_has_its_name_waits_for_it() {
+    let world = World::new();
+    let (node, ingest) = world.nameless("1", &[]);
+    let mut bob = node.connect("bob", "phone").await;
+    bob.say_hello(json!({})).await;
+    let naming = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        ingest.found("log-of-tests").await.unwrap();
+    };
+    let (welcome, ()) = tokio::join!(bob.hear(), naming);
+    assert_eq!((&welcome["type"], &welcome["log"]), (&json!("welcome"), &json!("log-of-tests")));
 }
 
 #[tokio::test(start_paused = true)]

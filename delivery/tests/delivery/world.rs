@@ -93,6 +93,13 @@ impl World {
 
     /// A node of a name, with settings that differ; the same name is the same node, started again.
     pub(crate) async fn node_with(&self, name: &str, differing: &[(&str, &str)]) -> Node {
+        let (node, ingest) = self.nameless(name, differing);
+        ingest.found(LOG).await.unwrap();
+        node
+    }
+
+    /// A node on a log that has no name yet, and what can name it.
+    pub(crate) fn nameless(&self, name: &str, differing: &[(&str, &str)]) -> (Node, Ingest) {
         let settings = settings(differing);
         let broker: Arc<dyn waypost_runtime::broker::Broker> = Arc::new(self.cluster.connect(name));
         let (health, lifecycle) = (Health::default(), Lifecycle::new());
@@ -110,11 +117,10 @@ impl World {
         .unwrap();
         let (running, lived) = (ingest.clone(), uplink.lifecycle().clone());
         uplink.spawn("ingest", async move { running.run(lived).await });
-        ingest.found(LOG).await.unwrap();
         let delivery = Delivery::build(Deps {
             broker,
             store: self.store.clone(),
-            ingest,
+            ingest: ingest.clone(),
             keys: self.keys.clone(),
             clock: self.clock.clone(),
             health: health.clone(),
@@ -126,7 +132,7 @@ impl World {
         })
         .unwrap();
         delivery.spawn();
-        Node { delivery, health, settings, lifecycle, tasks, stage }
+        (Node { delivery, health, settings, lifecycle, tasks, stage }, ingest)
     }
 
     pub(crate) fn dir(&self, name: &str) -> PathBuf {

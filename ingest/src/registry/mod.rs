@@ -68,6 +68,18 @@ impl Registry {
         let _ = read.wait_for(|read| *read >= offset).await;
     }
 
+    /// The log's own name, once it is read.
+    pub async fn log(&self) -> Box<str> {
+        let mut read = self.read.subscribe();
+        loop {
+            if let Some(log) = self.view().log.clone() {
+                return log;
+            }
+            // The sender lives as long as `self`.
+            let _ = read.changed().await;
+        }
+    }
+
     /// Follows the registry from its beginning; ends only by an error.
     pub(crate) async fn follow(&self, reader: &dyn Reader) -> Result<(), broker::Error> {
         let mut feed = reader.open(PARTITION, 0)?;
