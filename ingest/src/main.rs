@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use waypost_runtime::join::{Joined, Request};
+use waypost_runtime::join::{self, Request};
 
 /// Run what takes positions, zones and rules, for the stack of a data directory
 #[derive(Debug, Parser)]
@@ -29,22 +29,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let Args { join, listen, config, set } = Args::parse();
-    let request = Request { data_dir: join, listen, instance: None, set, config };
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| {
-            let done = runtime.block_on(waypost_ingest::run(request));
-            runtime.shutdown_timeout(Joined::THREADS_WAIT);
-            done
-        });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("waypost-ingest: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let Args { join: data_dir, listen, config, set } = Args::parse();
+    let request = Request { data_dir, listen, instance: None, set, config };
+    join::command(env!("CARGO_BIN_NAME"), waypost_ingest::run(request))
 }

@@ -2,11 +2,12 @@
 //! has an HTTP port of its own. What the crates' own binaries have in common.
 
 use std::{
-    collections::BTreeMap, convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration,
+    collections::BTreeMap, convert::Infallible, fmt::Display, io, net::SocketAddr, path::PathBuf,
+    process::ExitCode, sync::Arc, time::Duration,
 };
 
 use axum::Router;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime};
 
 use crate::{
     auth::{self, Keys},
@@ -21,6 +22,9 @@ use crate::{
     postgres::Pool,
     telemetry::{self, Telemetry},
 };
+
+/// How long a process that has stopped waits for threads that still wait for a broker.
+const THREADS_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a process cannot join.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +91,26 @@ impl Request {
         flags.extend(self.instance.map(|number| ("instance".to_owned(), number.to_string())));
         let sources = Sources::read(flags, config::environment(), self.config.as_deref())?;
         Ok(Config::load(&sources)?.settings().clone())
+    }
+}
+
+/// What a part's own command does: runs the part until it stops, and says under the command's name why it failed.
+pub fn command<E>(name: &str, part: impl Future<Output = Result<(), E>>) -> ExitCode
+where
+    E: Display + From<io::Error>,
+{
+    let done =
+        runtime::Builder::new_multi_thread().enable_all().build().map_err(E::from).and_then(|runtime| {
+            let done = runtime.block_on(part);
+            runtime.shutdown_timeout(THREADS_WAIT);
+            done
+        });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -187,7 +211,4 @@ impl Joined {
         tracing::info!(url = format!("http://{address}"), instance = self.settings.instance, "joined");
         self.http.wait(self.settings.shutdown.drain).await
     }
-
-    /// How long a process that has stopped waits for threads that still wait for a broker.
-    pub const THREADS_WAIT: Duration = Duration::from_secs(2);
 }
