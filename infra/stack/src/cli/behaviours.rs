@@ -83,18 +83,11 @@ async fn set(args: Set) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(args: List) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.stack)?;
-    let document: Value = client.get(&["v1", "behaviours"], &[]).await?;
-    if args.json {
-        output::json(&document)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let Listed { behaviours } = client.understand(&document)?;
     let known = |numbers: &[i32]| numbers.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
-    let rows: Vec<[String; 4]> = behaviours
-        .into_iter()
-        .map(|b| [b.machine, b.number.to_string(), known(&b.known), b.by.unwrap_or_else(|| "-".to_owned())])
-        .collect();
-    output::table(["MACHINE", "BEHAVIOUR", "THIS VERSION HAS", "SET BY"], &rows)?;
-    Ok(ExitCode::SUCCESS)
+    let row = |b: Behaviour| {
+        [b.machine, b.number.to_string(), known(&b.known), b.by.unwrap_or_else(|| "-".to_owned())]
+    };
+    let rows = |listed: Listed| listed.behaviours.into_iter().map(row).collect();
+    let heads = ["MACHINE", "BEHAVIOUR", "THIS VERSION HAS", "SET BY"];
+    output::listed(&["v1", "behaviours"], (&args.stack, args.json), heads, rows).await
 }

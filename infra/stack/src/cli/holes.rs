@@ -83,15 +83,8 @@ async fn accept(args: Accept) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(args: List) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.stack)?;
-    let document: Value = client.get(&["v1", "holes"], &[]).await?;
-    if args.json {
-        output::json(&document)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let Listed { holes } = client.understand(&document)?;
-    let rows: Vec<[String; 3]> =
-        holes.into_iter().map(|hole| [hole.position, hole.by, hole.version.to_string()]).collect();
-    output::table(["HOLE BEFORE", "ACCEPTED BY", "VERSION"], &rows)?;
-    Ok(ExitCode::SUCCESS)
+    let row = |hole: Hole| [hole.position, hole.by, hole.version.to_string()];
+    let rows = |listed: Listed| listed.holes.into_iter().map(row).collect();
+    let heads = ["HOLE BEFORE", "ACCEPTED BY", "VERSION"];
+    output::listed(&["v1", "holes"], (&args.stack, args.json), heads, rows).await
 }

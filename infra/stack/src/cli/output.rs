@@ -3,7 +3,13 @@
 use std::{
     fmt::Write as _,
     io::{ErrorKind, Write as _},
+    process::ExitCode,
 };
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::client::{self, Client};
 
 /// Writes bytes at once; `false` where the reader has gone, as `head` does, and nothing more need be written.
 pub(super) fn write(bytes: &[u8]) -> anyhow::Result<bool> {
@@ -26,17 +32,29 @@ pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<bool> {
 }
 
 /// Writes what came of a write of the registry: the stack's document, or a line of what `is` so now.
-pub(super) fn stands(
-    what: &str,
-    is: &str,
-    answer: &serde_json::Value,
-    as_json: bool,
-) -> anyhow::Result<bool> {
+pub(super) fn stands(what: &str, is: &str, answer: &Value, as_json: bool) -> anyhow::Result<bool> {
     if as_json {
         return json(answer);
     }
     let stands = if answer["changed"] == false { format!("was {is} already") } else { format!("is {is}") };
     line(&format!("{what} {stands} (version {})", answer["version"]))
+}
+
+/// Writes what the stack lists: its document, or the rows of a table that it is understood as.
+pub(super) async fn listed<T: DeserializeOwned, const N: usize>(
+    path: &[&str],
+    (stack, as_json): (&client::Options, bool),
+    heads: [&str; N],
+    rows: impl FnOnce(T) -> Vec<[String; N]>,
+) -> anyhow::Result<ExitCode> {
+    let client = Client::new(stack)?;
+    let document: Value = client.get(path, &[]).await?;
+    if as_json {
+        json(&document)?;
+    } else {
+        table(heads, &rows(client.understand(&document)?))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A number of things, in the singular where it is one.

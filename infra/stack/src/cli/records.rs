@@ -113,17 +113,8 @@ async fn skip(args: Skip) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(args: List) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.stack)?;
-    let document: Value = client.get(&["v1", "skips"], &[]).await?;
-    if args.json {
-        output::json(&document)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let Listed { skips } = client.understand(&document)?;
-    let rows: Vec<[String; 4]> = skips
-        .into_iter()
-        .map(|skip| [skip.machine, skip.position, skip.by, skip.version.to_string()])
-        .collect();
-    output::table(["MACHINE", "SKIPS", "BY", "VERSION"], &rows)?;
-    Ok(ExitCode::SUCCESS)
+    let row = |skip: Skipped| [skip.machine, skip.position, skip.by, skip.version.to_string()];
+    let rows = |listed: Listed| listed.skips.into_iter().map(row).collect();
+    let heads = ["MACHINE", "SKIPS", "BY", "VERSION"];
+    output::listed(&["v1", "skips"], (&args.stack, args.json), heads, rows).await
 }
