@@ -159,7 +159,7 @@ async fn within<T>(
 #[derive(Clone)]
 pub struct Appender {
     pub(crate) producer: Arc<dyn Producer>,
-    /// Appends acknowledgements, of which there are more than of anything, and which nobody waits for.
+    /// Appends acknowledgements, of which there are more than of anything; only a device that begins waits for its own.
     pub(crate) acks: Arc<dyn Producer>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) fatal: Fatal,
