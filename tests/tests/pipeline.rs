@@ -200,7 +200,7 @@ fn snapshots_with_a_changed_byte_are_told_and_not_used() {
     drop_store(&stack);
     let snapshots: Vec<_> = files(&stack.data())
         .into_iter()
-        .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("chunk-")))
+        .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("chunks-")))
         .collect();
     assert!(!snapshots.is_empty(), "a stop writes snapshots: {:?}", files(&stack.data()));
     for file in &snapshots {

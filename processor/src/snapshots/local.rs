@@ -1,4 +1,5 @@
-//! Snapshots in the data directory: `MACHINE/PARTITION/`, with a file for each manifest and each chunk.
+//! Snapshots in the data directory: `MACHINE/PARTITION/`, with a file for each manifest and one for the chunks that
+//! were written with it ([`packs`]).
 //!
 //! Files are written beside their place, forced to the disk and renamed, the manifest last: a crash leaves the
 //! snapshots before it whole. A lock on the directory keeps a second writer, which may be a process that does not
@@ -11,13 +12,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ChunkRef, Flaw, Manifest, Owner, Writing, Written, outdated, packed};
+use super::{
+    ChunkRef, Flaw, Manifest, Owner, Packed, Writing, Written, outdated, packed,
+    packs::{self, Packs},
+};
 use crate::machine::Chunk;
 
 const MANIFEST: &str = "manifest-";
-const CHUNK: &str = "chunk-";
 const TEMPORARY: &str = "new-";
 const LOCK: &str = "lock";
+/// How many times the newest snapshot's bytes its files may have, beside [`DEAD_BYTES_MIN`], before all of its chunks
+/// are written again, so that older files can go.
+const BYTES_TIMES_MAX: u64 = 4;
+const DEAD_BYTES_MIN: u64 = 1 << 20;
 
 /// Why the data directory does not take or give a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +85,11 @@ impl Local {
     /// Reads and checks all chunks that a manifest names.
     pub fn chunks(&self, owner: Owner, manifest: &Manifest) -> Result<Vec<Chunk>, Flaw> {
         let directory = self.directory(owner);
+        let packs = names(&directory).map(|names| Packs::of(&directory, &names));
+        let packs = packs.map_err(|e| Flaw::Broken(format!("its chunks cannot be read: {e}")))?;
         let read = |named: &ChunkRef| {
-            let stored = fs::read(directory.join(chunk_name(named)))
+            let stored = packs
+                .read(&directory, named)
                 .map_err(|e| Flaw::Broken(format!("chunk {} cannot be read: {e}", named.number)))?;
             packed::unpack(named, &stored)
         };
@@ -102,20 +112,24 @@ impl Local {
         if sound.last().is_some_and(|newest| *newest >= next) {
             return Ok(Written::Superseded);
         }
-        // A chunk is written even where a file of its name is there: a start writes all of them once, and thereby
-        // mends what the disk may have changed.
-        for chunk in writing.chunks.values() {
-            replace(&directory, &chunk_name(&chunk.named), &chunk.bytes)?;
+        // A chunk is written even where a file holds it: a start writes all of them once, and thereby mends what the disk
+        // may have changed.
+        let mut packs = Packs::of(&directory, &names(&directory)?);
+        let carried = carried(&directory, &packs, writing);
+        if !writing.chunks.is_empty() || !carried.is_empty() {
+            let chunks = writing.chunks.values().chain(&carried);
+            replace(&directory, &packs::name(next), &packs::pack(chunks))?;
+            packs = Packs::of(&directory, &names(&directory)?);
         }
         // A newer owner may have removed chunks that this one, which does not know of it, counts on.
-        if !writing.manifest.chunks.iter().all(|named| directory.join(chunk_name(named)).exists()) {
+        if !writing.manifest.chunks.iter().all(|named| packs.has(named)) {
             return Ok(Written::Superseded);
         }
         replace(&directory, &manifest_name(next), &writing.manifest.to_bytes())?;
         File::open(&directory).and_then(|d| d.sync_all()).map_err(failed("sync", &directory))?;
         sound.insert(next);
         let flawed: BTreeSet<i64> = writing.flawed.iter().copied().filter(|f| *f != next).collect();
-        self.collect(owner, &directory, &sound, &flawed)?;
+        self.collect(owner, &directory, &packs, (&sound, &flawed))?;
         Ok(Written::Published)
     }
 
@@ -126,42 +140,51 @@ impl Local {
         Ok(all)
     }
 
-    /// Removes manifests that are outdated, then chunks that no manifest names.
+    /// Removes manifests that are outdated, then files of which no manifest names a chunk.
     fn collect(
         &self,
         owner: Owner,
         directory: &Path,
-        sound: &BTreeSet<i64>,
-        flawed: &BTreeSet<i64>,
+        packs: &Packs,
+        (sound, flawed): (&BTreeSet<i64>, &BTreeSet<i64>),
     ) -> Result<(), Error> {
         for next in outdated(sound, flawed, self.kept) {
             remove(&directory.join(manifest_name(next)))?;
         }
-        let mut named = BTreeSet::new();
+        let mut named = Vec::new();
         for next in self.list(owner)? {
             match self.manifest(owner, next) {
-                Ok(manifest) => named.extend(manifest.chunks.iter().map(chunk_name)),
+                Ok(manifest) => named.extend(manifest.chunks),
                 // Another version's: what it names is unknown, so every chunk may be one of its own.
                 Err(Flaw::OtherFormat { .. }) => return Ok(()),
                 Err(Flaw::Broken(_)) => {}
             }
         }
-        for name in names(directory)? {
-            let stale = name.starts_with(CHUNK) && !named.contains(&name) || name.starts_with(TEMPORARY);
-            if stale {
-                remove(&directory.join(name))?;
-            }
-        }
-        Ok(())
+        let left = names(directory)?.into_iter().filter(|name| name.starts_with(TEMPORARY));
+        let mut stale = packs.without(named.iter()).into_iter().map(str::to_owned).chain(left);
+        stale.try_for_each(|name| remove(&directory.join(name)))
     }
+}
+
+/// The chunks of a manifest that are written again though they have not changed, because what is no longer read has
+/// come to be most of what the disk keeps.
+fn carried(directory: &Path, packs: &Packs, writing: &Writing) -> Vec<Packed> {
+    let unchanged = || writing.manifest.chunks.iter().filter(|c| !writing.chunks.contains_key(&c.number));
+    let live =
+        packs.bytes_of(unchanged()) + writing.chunks.values().map(|c| c.bytes.len() as u64).sum::<u64>();
+    if packs.bytes() <= live * BYTES_TIMES_MAX + DEAD_BYTES_MIN {
+        return Vec::new();
+    }
+    let read = |named: &ChunkRef| {
+        let packed = Packed { named: named.clone(), bytes: packs.read(directory, named).ok()?.into() };
+        // One that the disk has changed stays where it is, for the next start to find.
+        packed.unpack().is_ok().then_some(packed)
+    };
+    unchanged().filter_map(read).collect()
 }
 
 fn manifest_name(next: i64) -> String {
     format!("{MANIFEST}{next:020}")
-}
-
-fn chunk_name(named: &ChunkRef) -> String {
-    format!("{CHUNK}{:05}-{}", named.number, named.hash)
 }
 
 fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {

@@ -9,6 +9,7 @@ pub mod database;
 pub mod local;
 mod manifest;
 mod packed;
+mod packs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
