@@ -5,7 +5,7 @@
 //! driving topic: both are of one cut. Its effects are none. What is committed of it says how far it was folded, so that
 //! its lag is seen and no record below is skipped any more; where its fold goes on is the snapshot's to say.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use waypost_runtime::{
     broker::{self, Batch, Feed, Incoming},
@@ -24,6 +24,10 @@ use crate::{
     machine::Machine,
     snapshots::{self, Manifest},
 };
+
+/// How soon what is asked for comes, unless the log lost its end: what is written is read within `fetch.wait.max.ms`. Only
+/// then is the broker asked, for whom a question costs as much as a batch.
+const SOON: Duration = Duration::from_millis(250);
 
 /// The last record that a fold covers.
 pub(super) enum Last {
@@ -138,17 +142,26 @@ impl Looked {
         asking: (TopicPartition, i64),
         asked: i64,
     ) -> Result<(), Error> {
-        // Whoever wrote the record had seen the offset, so an end below it is an end that was lost.
-        if asked >= self.end {
-            self.end = shared.bounds(self.source).await?.high;
-        }
-        let ((partition, offset), looked, end) = (asking, self.source, self.end);
-        if asked >= end {
-            return Err(Error::BeyondEnd { machine: M::NAME, partition, offset, looked, asked, end });
-        }
         while !self.has(asked) {
-            let batch = self.feed.next().await.map_err(failed::<M>)?;
-            self.fold(shared, machine, batch).await?;
+            match tokio::time::timeout(SOON, self.feed.next()).await {
+                Ok(batch) => self.fold(shared, machine, batch.map_err(failed::<M>)?).await?,
+                // Whoever wrote the record had seen the offset, so an end below it is an end that was lost.
+                Err(_) if asked >= self.end => {
+                    self.end = shared.bounds(self.source).await?.high;
+                    let ((partition, offset), looked, end) = (asking, self.source, self.end);
+                    if asked >= end {
+                        return Err(Error::BeyondEnd {
+                            machine: M::NAME,
+                            partition,
+                            offset,
+                            looked,
+                            asked,
+                            end,
+                        });
+                    }
+                }
+                Err(_) => {}
+            }
         }
         Ok(())
     }
