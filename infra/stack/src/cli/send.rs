@@ -58,7 +58,7 @@ pub(super) struct Args {
     /// With `-`: every line is a message of its own, and empty ones are none
     #[arg(long)]
     lines: bool,
-    /// How long to wait for each message to be accepted
+    /// How long to wait for the stack, and for each message to be accepted
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     timeout: Duration,
     /// Write the stack's own answers, one a line
@@ -95,10 +95,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(!args.lines || args.text == "-", "--lines goes with `-`, which is standard input");
     let memory = Memory::open(&args.stack, &environment())?;
     let operator = Client::new(&args.stack)?;
-    let token = token::of_device(&operator, &args.from, &args.device).await?;
+    let patience = Patience { clock: Clock::system(), timeout: args.timeout };
+    let token = patience.with(async || token::of_device(&operator, &args.from, &args.device).await).await?;
     let client = Client::with_token(&args.stack.url, &token)?;
     let file = memory.file("send", &args.from, &args.device);
-    let sender = Sender { client, clock: Clock::system(), args: &args, file };
+    let sender = Sender { client, patience, args: &args, file };
     if args.lines {
         for line in std::io::stdin().lock().lines() {
             let line = line.context("standard input")?;
@@ -119,7 +120,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 struct Sender<'a> {
     client: Client,
-    clock: Clock,
+    patience: Patience,
     args: &'a Args,
     file: std::path::PathBuf,
 }
@@ -130,7 +131,7 @@ impl Sender<'_> {
         // One message of a device at a time, whichever process sends it: so the last id is settled.
         let mut held = Held::wait(self.file.clone()).await?;
         let last = held.read().and_then(|Last { id }| id.parse().ok());
-        let accepted = match self.attempt(&mut held, last, self.clock.now(), body).await {
+        let accepted = match self.attempt(&mut held, last, self.patience.clock.now(), body).await {
             Err(error) => match error.problem().and_then(|problem| problem.time) {
                 // This machine's clock is wrong; the stack says what time it is.
                 Some(time) => self.attempt(&mut held, last, time, body).await,
@@ -161,16 +162,28 @@ impl Sender<'_> {
         if let Err(error) = held.write(&Last { id: id.to_string() }) {
             eprintln!("waypost: {error:#}; the next message will not say what is settled");
         }
+        self.patience.with(async || self.client.post(&["v1", "messages"], &message).await).await
+    }
+}
+
+/// Asks the stack again while it is away or busy, for as long as the user waits.
+struct Patience {
+    clock: Clock,
+    timeout: Duration,
+}
+
+impl Patience {
+    async fn with<T>(&self, ask: impl AsyncFn() -> Result<T, client::Error>) -> Result<T, client::Error> {
         let begun = self.clock.monotonic();
         let mut told = false;
         loop {
-            let error = match self.client.post(&["v1", "messages"], &message).await {
-                Ok(accepted) => return Ok(accepted),
+            let error = match ask().await {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let Some(wait) = error.retry_after() else { return Err(error) };
             let wait = wait.max(RETRY_MIN);
-            if self.clock.elapsed(begun) + wait >= self.args.timeout {
+            if self.clock.elapsed(begun) + wait >= self.timeout {
                 return Err(error);
             }
             if !std::mem::replace(&mut told, true) {
