@@ -140,7 +140,7 @@ impl Status {
             self.freshness_ms.map_or_else(|| "not known".to_owned(), |ms| format!("{ms} ms behind"));
         let idle = self.laggard().unwrap_or_else(|| "everything is at its end".to_owned());
         format!(
-            "cluster      {}\nprojector    {freshness}\nconnections  {}\nstate        {idle}",
+            "cluster      {}\nprojector    {freshness}\nconnections  {}, with that of this question\nstate        {idle}",
             self.cluster, self.connections,
         )
     }

@@ -214,7 +214,11 @@ impl Watch {
             let Some(next) = self.again(failures).await else { return };
             running = next;
             self.state.send_modify(|state| state.now = running.mark);
-            tracing::info!(program = self.program.name, pid = ?running.mark.map(|mark| mark.pid), "started again");
+            tracing::info!(
+                program = self.program.name,
+                pid = running.mark.map(|mark| mark.pid),
+                "started again"
+            );
         }
     }
 

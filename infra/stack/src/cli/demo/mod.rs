@@ -38,7 +38,7 @@ const PAGE_MATCHES: &str = "10000";
 /// Show a running stack at work: vans, matches, and two users who chat
 ///
 /// Defines the zones and the rule `demo`, which tells the user `dispatcher`; lets vans of the user `fleet` drive, and
-/// alice and bob write to each other; and prints what arrives: messages, their V (delivered) and VV (read), and matches.
+/// carol and dave write to each other; and prints what arrives: messages, their V (delivered) and VV (read), and matches.
 /// At the end it waits until everything has arrived, and compares.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

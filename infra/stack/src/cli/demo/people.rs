@@ -41,8 +41,8 @@ const LINES: [&str; 8] = [
 
 /// The devices of the three, and what they have seen.
 pub(super) struct People {
-    alice: Device,
-    bob: Device,
+    carol: Device,
+    dave: Device,
     dispatcher: Device,
     clock: Clock,
     begun: Monotonic,
@@ -68,11 +68,11 @@ impl People {
                 }
             }
         };
-        let (alice, bob, dispatcher) =
-            tokio::try_join!(device(Who::Alice.name()), device(Who::Bob.name()), device(DISPATCHER))?;
+        let (carol, dave, dispatcher) =
+            tokio::try_join!(device(Who::Carol.name()), device(Who::Dave.name()), device(DISPATCHER))?;
         Ok(Self {
-            alice,
-            bob,
+            carol,
+            dave,
             dispatcher,
             clock: clock.clone(),
             begun: clock.monotonic(),
@@ -99,8 +99,8 @@ impl People {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                event = self.alice.next() => self.chatted(Who::Alice, event?)?,
-                event = self.bob.next() => self.chatted(Who::Bob, event?)?,
+                event = self.carol.next() => self.chatted(Who::Carol, event?)?,
+                event = self.dave.next() => self.chatted(Who::Dave, event?)?,
                 event = self.dispatcher.next() => self.told(event?)?,
                 _ = speak.tick(), if speaks => self.speak()?,
                 _ = look.tick() => self.read(),
@@ -125,24 +125,24 @@ impl People {
 
     /// Says the last words of all three.
     pub(super) async fn close(self, within: Duration) -> Tally {
-        let Self { alice, bob, dispatcher, tally, .. } = self;
-        tokio::join!(alice.close(within), bob.close(within), dispatcher.close(within));
+        let Self { carol, dave, dispatcher, tally, .. } = self;
+        tokio::join!(carol.close(within), dave.close(within), dispatcher.close(within));
         tally
     }
 
     fn unanswered(&self) -> bool {
-        self.alice.unanswered() + self.bob.unanswered() > 0
+        self.carol.unanswered() + self.dave.unanswered() > 0
     }
 
     fn device(&mut self, who: Who) -> &mut Device {
         match who {
-            Who::Alice => &mut self.alice,
-            Who::Bob => &mut self.bob,
+            Who::Carol => &mut self.carol,
+            Who::Dave => &mut self.dave,
         }
     }
 
     fn speak(&mut self) -> anyhow::Result<()> {
-        let who = if self.said.is_multiple_of(2) { Who::Alice } else { Who::Bob };
+        let who = if self.said.is_multiple_of(2) { Who::Carol } else { Who::Dave };
         let line = LINES[self.said % LINES.len()];
         let to = UserId::new(who.other().name())?;
         self.device(who).send(to, line)?;
@@ -232,11 +232,11 @@ mod tests {
             let entry = Entry { offset: 0, id: "i".into(), at: Micros(0), kind: kind.to_owned(), content };
             assert_eq!(line(who, &entry).as_deref(), expected);
         };
-        let message = json!({"sender": "alice", "body": "hi"});
-        check(Who::Bob, "message", message.clone(), Some("alice to bob: hi"));
-        check(Who::Alice, "message", message, None);
-        check(Who::Alice, "delivered", json!({"user": "bob"}), Some("V      bob has what alice said"));
-        check(Who::Alice, "read", json!({"user": "bob"}), Some("VV     bob has read what alice said"));
-        check(Who::Bob, "system", json!({"code": "refused", "detail": "d"}), Some("bob: refused: d"));
+        let message = json!({"sender": "carol", "body": "hi"});
+        check(Who::Dave, "message", message.clone(), Some("carol to dave: hi"));
+        check(Who::Carol, "message", message, None);
+        check(Who::Carol, "delivered", json!({"user": "dave"}), Some("V      dave has what carol said"));
+        check(Who::Carol, "read", json!({"user": "dave"}), Some("VV     dave has read what carol said"));
+        check(Who::Dave, "system", json!({"code": "refused", "detail": "d"}), Some("dave: refused: d"));
     }
 }

@@ -38,22 +38,22 @@ impl Side {
 /// Who chats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
-    Alice,
-    Bob,
+    Carol,
+    Dave,
 }
 
 impl Who {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Alice => "alice",
-            Self::Bob => "bob",
+            Self::Carol => "carol",
+            Self::Dave => "dave",
         }
     }
 
     pub(super) fn other(self) -> Self {
         match self {
-            Self::Alice => Self::Bob,
-            Self::Bob => Self::Alice,
+            Self::Carol => Self::Dave,
+            Self::Dave => Self::Carol,
         }
     }
 }
@@ -61,8 +61,8 @@ impl Who {
 /// The whole account.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    alice: Side,
-    bob: Side,
+    carol: Side,
+    dave: Side,
     messages: u64,
     marks: [u64; 2],
     enters: u64,
@@ -76,8 +76,8 @@ pub(super) struct Tally {
 impl Tally {
     fn side(&mut self, who: Who) -> &mut Side {
         match who {
-            Who::Alice => &mut self.alice,
-            Who::Bob => &mut self.bob,
+            Who::Carol => &mut self.carol,
+            Who::Dave => &mut self.dave,
         }
     }
 
@@ -151,8 +151,8 @@ impl Tally {
 
     /// What has not arrived, where `matches` are in the log.
     pub(super) fn lacks(&self, matches: usize) -> Vec<String> {
-        let mut lacks = self.alice.lacks("alice");
-        lacks.extend(self.bob.lacks("bob"));
+        let mut lacks = self.carol.lacks("carol");
+        lacks.extend(self.dave.lacks("dave"));
         if matches == 0 {
             lacks.push("no rule has fired".to_owned());
         } else if self.matches.len() != matches {
@@ -203,7 +203,7 @@ mod tests {
     /// A demonstration that has shown everything.
     fn whole() -> Tally {
         let mut tally = Tally::default();
-        for (who, id, number) in [(Who::Alice, "a", 3), (Who::Bob, "b", 4)] {
+        for (who, id, number) in [(Who::Carol, "a", 3), (Who::Dave, "b", 4)] {
             tally.accepted(who, id);
             assert!(tally.came(who.other(), &message(who.name(), id, number)));
             assert!(
@@ -237,15 +237,15 @@ mod tests {
             assert_eq!(tally.lacks(matches), lacks);
             assert!(tally.wrong().is_empty());
         };
-        check(|tally| tally.accepted(Who::Alice, "c"), 2, &["1 messages of alice have not arrived"]);
+        check(|tally| tally.accepted(Who::Carol, "c"), 2, &["1 messages of carol have not arrived"]);
         check(
             |tally| {
-                tally.accepted(Who::Bob, "c");
-                tally.came(Who::Alice, &message("bob", "c", 9));
-                tally.came(Who::Bob, &receipt("delivered", "alice", 9));
+                tally.accepted(Who::Dave, "c");
+                tally.came(Who::Carol, &message("dave", "c", 9));
+                tally.came(Who::Dave, &receipt("delivered", "carol", 9));
             },
             2,
-            &["VV of the last message of bob has not arrived"],
+            &["VV of the last message of dave has not arrived"],
         );
         check(|_| {}, 3, &["2 of 3 matches have arrived"]);
         check(|_| {}, 0, &["no rule has fired"]);
@@ -260,14 +260,14 @@ mod tests {
             assert_eq!(tally.wrong(), [wrong]);
         };
         check(
-            |tally| tally.came(Who::Bob, &message("alice", "late", 2)),
-            "messages of alice arrived out of order",
+            |tally| tally.came(Who::Dave, &message("carol", "late", 2)),
+            "messages of carol arrived out of order",
         );
-        check(|tally| tally.came(Who::Bob, &message("alice", "a", 9)), "a message of alice arrived twice");
+        check(|tally| tally.came(Who::Dave, &message("carol", "a", 9)), "a message of carol arrived twice");
         check(|tally| tally.fired(&entry("match", json!({"event": "exit"}))), "a match arrived twice");
         check(
-            |tally| tally.came(Who::Bob, &entry("system", json!({"code": "refused", "detail": "d"}))),
-            "a message of bob was refused: refused: d",
+            |tally| tally.came(Who::Dave, &entry("system", json!({"code": "refused", "detail": "d"}))),
+            "a message of dave was refused: refused: d",
         );
     }
 }

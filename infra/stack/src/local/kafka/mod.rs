@@ -80,7 +80,7 @@ pub(crate) async fn start(
     let watched = program.start(tasks, clock)?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.broker));
     watched.ready(READY_WITHIN, async |_| TcpStream::connect(address).await.is_ok()).await?;
-    tracing::info!(%address, pid = ?watched.mark().map(|mark| mark.pid), "kafka runs");
+    tracing::info!(%address, pid = watched.mark().map(|mark| mark.pid), "kafka runs");
     Ok(Kafka { bootstrap: address.to_string(), cluster, watched })
 }
 

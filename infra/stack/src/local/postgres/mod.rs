@@ -88,7 +88,7 @@ pub(crate) async fn start(
     let watched = program.start(tasks, clock)?;
     let pid_file = cluster.join("postmaster.pid");
     watched.ready(READY_WITHIN, async |mark| is_ready(&pid_file, mark)).await?;
-    tracing::info!(socket = %place.socket_dir.display(), pid = ?watched.mark().map(|mark| mark.pid), "postgres runs");
+    tracing::info!(socket = %place.socket_dir.display(), pid = watched.mark().map(|mark| mark.pid), "postgres runs");
     Ok(Postgres { url: place.url(USER), watched })
 }
 
