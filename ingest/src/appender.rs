@@ -159,7 +159,7 @@ async fn within<T>(
 #[derive(Clone)]
 pub struct Appender {
     pub(crate) producer: Arc<dyn Producer>,
-    /// Appends acknowledgements, of which there are more than of anything; only a device that begins waits for its own.
+    /// Appends acknowledgements, of which there are more than of anything, by few requests.
     pub(crate) acks: Arc<dyn Producer>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) fatal: Fatal,
@@ -219,15 +219,16 @@ impl Appender {
     pub(crate) async fn queue_ack(&self, mut ack: EntriesAcknowledged) -> Result<Appending, Error> {
         ack.registry = self.registry.stamp();
         let device = DeviceId::of(&ack.user, &ack.device);
-        let kind = match ack.kind {
-            AckKind::Start => "start",
-            AckKind::Delivered => "delivered",
-            AckKind::Read => "read",
+        // A device that begins waits for its start, and acknowledges nothing before.
+        let (kind, by) = match ack.kind {
+            AckKind::Start => ("start", &*self.producer),
+            AckKind::Delivered => ("delivered", &*self.acks),
+            AckKind::Read => ("read", &*self.acks),
         };
         let id = format!("{device}/{}/{kind}/{}", ack.session, ack.upto);
         let key = Bytes::copy_from_slice(ack.user.as_str().as_bytes());
         let record = self.record(Topic::Acks, key, id, &ack.into());
-        self.queue(&*self.acks, vec![record], "acks").await
+        self.queue(by, vec![record], "acks").await
     }
 
     fn place(&self, topic: Topic, key: &[u8]) -> TopicPartition {

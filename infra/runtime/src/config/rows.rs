@@ -117,7 +117,7 @@ settings! {
         feed_bytes_max: usize = "kafka.feed_bytes_max", "8388608", BYTES, "bytes", "How many fetched bytes of one partition may wait for their reader.";
         queue_records_max: usize = "kafka.queue_records_max", "100000", COUNT, "records", "How many records a producer may hold before those who send wait.";
         lanes: usize = "kafka.lanes", "4", 1..=64, "clients", "How many clients a producer is, each with one request in flight; a partition's records go by one of them.";
-        bulk_linger: Duration = "kafka.bulk_linger_ms", "20", 0..=1_000, "ms", "How long acknowledgements and receipts may wait for others of their partition.";
+        bulk_linger: Duration = "kafka.bulk_linger_ms", "100", 0..=1_000, "ms", "How long acknowledgements and receipts may wait for others of their partition.";
         queue_bytes_max: usize = "kafka.queue_bytes_max", "67108864", BYTES, "bytes", "How many bytes a producer may hold before those who send wait.";
         request_timeout: Duration = "kafka.request_timeout_ms", "10000", MS, "ms", "How long a question to the broker (offsets, topics) may take.";
         session_timeout: Duration = "kafka.session_timeout_ms", "6000", 1_000..=300_000, "ms", "How long a silent member of a group keeps its partitions.";
@@ -157,7 +157,7 @@ settings! {
     /// How read models are written.
     projector: Projector {
         batch_records_max: usize = "projector.batch_records_max", "5000", COUNT, "records", "How many records of a partition one transaction holds.";
-        batch_wait: Duration = "projector.batch_ms", "200", MS, "ms", "How long a batch that is not full waits for more records.";
+        batch_wait: Duration = "projector.batch_ms", "500", MS, "ms", "How long a batch that is not full waits for more records.";
         connections_max: usize = "projector.connections_max", "3", 1..=1_000, "connections", "How many transactions it has under way at once, at most as many as there are connections.";
     }
     /// How devices are served.
@@ -167,7 +167,7 @@ settings! {
         begin_timeout: Duration = "delivery.begin_timeout_ms", "10000", MS, "ms", "How long it may take to find out where a device begins before it is told to come again.";
         write_timeout: Duration = "delivery.write_timeout_ms", "10000", MS, "ms", "How long a device may read nothing of what is written to it.";
         ack_timeout: Duration = "delivery.ack_timeout_ms", "30000", MS, "ms", "How long a device may acknowledge nothing of what it was offered.";
-        ack_interval: Duration = "delivery.ack_interval_ms", "100", MS, "ms", "How often a connection's acknowledgements are appended at most; the first after a pause at once.";
+        ack_interval: Duration = "delivery.ack_interval_ms", "250", MS, "ms", "How often a connection's acknowledgements are appended at most; the first after a pause at once.";
         silence: Duration = "delivery.silence_ms", "120000", 1_000..=86_400_000, "ms", "How long nothing may be heard of a device before it is asked whether it is there; after as long again it is gone.";
         window_entries_max: usize = "delivery.window_entries_max", "256", 1..=10_000, "entries", "How many entries may wait for a device's acknowledgement.";
         window_bytes_max: usize = "delivery.window_bytes_max", "262144", BYTES, "bytes", "How many bytes of entries may wait for a device's acknowledgement; one larger entry passes alone.";

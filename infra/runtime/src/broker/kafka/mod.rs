@@ -87,8 +87,8 @@ impl Default for Limits {
             feed_bytes_max: 8 * 1024 * 1024,
             // Of `waypost bench chain --rate 500` four halve the p99 of one.
             send_lanes: 4,
-            // Nobody sees that a receipt is so much later, and of many devices three go into a request.
-            bulk_linger: Duration::from_millis(20),
+            // Nobody sees that a receipt is so much later, and what a machine carries is counted in requests.
+            bulk_linger: Duration::from_millis(100),
             // A second at full speed.
             send_records_max: 100_000,
             send_bytes_max: 32 * 1024 * 1024,
